@@ -1,0 +1,93 @@
+# Every command a contributor needs. Two are enough to start: `make demo` and `make test`.
+# Each builds .venv first, from hashed pins, and again when the pins change.
+
+PYTHON ?= python3
+ARGS ?=
+# Where `make protos` writes; the test that compares the committed code points it elsewhere.
+PROTOS_OUT ?= clients
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/stamp
+UV := $(shell command -v uv 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo dev test lint format protos requirements bench torture e2e clean
+
+help: ## this list
+	@sed -n 's/^\([a-z][a-z0-9]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "make %-13s %s\n", $$1, $$2 }'
+
+demo: $(STAMP) ## tell the whole story once: sign-up, a picture, the charge, the audit
+	@$(BIN)/python demo.py
+
+dev: $(STAMP) ## keep a server with its sandbox running and print how to talk to it
+	@$(BIN)/oanim-server dev
+
+test: lint ## lint, then every test, on SQLite and on PostgreSQL (ARGS: more for pytest)
+	@echo "pytest"
+	@$(BIN)/pytest -n auto $(ARGS)
+
+lint: $(STAMP) ## ruff, mypy --strict, import-linter, buf
+	@echo "ruff"
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@echo "mypy"
+	@$(BIN)/mypy --no-error-summary
+	@echo "import-linter"
+	@$(BIN)/lint-imports > $(VENV)/lint-imports.log 2>&1 || { cat $(VENV)/lint-imports.log; exit 1; }
+	@echo "buf"
+	@$(BIN)/buf lint
+	@$(BIN)/buf format --diff --exit-code
+	@if [ -f tests/released.binpb ]; then $(BIN)/buf breaking --against tests/released.binpb; fi
+
+format: $(STAMP) ## rewrite Python and protos in the house format
+	@$(BIN)/ruff check --fix --quiet || true
+	@$(BIN)/ruff format --quiet
+	@$(BIN)/buf format --write
+
+protos: export PATH := $(CURDIR)/$(BIN):$(PATH)
+protos: $(STAMP) ## write clients/openanimate anew from protos/
+	@set -e; out=$$(mktemp -d $(VENV)/protos.XXXXXX); trap 'rm -rf "$$out"' EXIT; \
+	mkdir -p "$$out/openanimate" "$(PROTOS_OUT)"; touch "$$out/openanimate/py.typed"; \
+	python -m grpc_tools.protoc -I protos --python_out="$$out" --mypy_out=quiet:"$$out" \
+		$$(find protos -name '*.proto' | LC_ALL=C sort); \
+	python -m grpc_tools.protoc -I protos --grpc_python_out="$$out" --mypy_grpc_out=quiet:"$$out" \
+		$$(find protos -name '*_service.proto' | LC_ALL=C sort); \
+	rm -rf "$(PROTOS_OUT)/openanimate"; mv "$$out/openanimate" "$(PROTOS_OUT)/"
+
+requirements: ## pin anew what pyproject.toml asks for (UPGRADE=1: newest versions)
+	@UV="$(UV)"; \
+	if [ -z "$$UV" ]; then $(PYTHON) -m venv build/uv && build/uv/bin/python -m pip install --quiet uv && UV=build/uv/bin/uv; fi; \
+	"$$UV" pip compile --quiet --universal --generate-hashes --all-extras $(if $(UPGRADE),--upgrade) \
+		--custom-compile-command 'make requirements' --output-file requirements.txt pyproject.toml
+
+bench: $(STAMP) ## measure Reserve and Commit against the server's own echo
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+torture: $(STAMP) ## the long tests: kill -9, races, faults
+	@$(BIN)/pytest -m torture --timeout 1800 $(ARGS)
+
+e2e: $(STAMP) ## only the tests that drive the product from outside
+	@$(BIN)/pytest -m e2e $(ARGS)
+
+clean: ## remove what these commands made
+	@rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The build backend is among the pins, so that the editable install fetches nothing.
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "oanim needs Python 3.11 or newer as $(PYTHON); name another one with: make PYTHON=/path/to/python" >&2; \
+		exit 1; }
+	@echo "building $(VENV) (once, a minute or two)"
+ifeq ($(UV),)
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-build-isolation -e .
+else
+	@$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+endif
+	@touch $@

@@ -1,0 +1,109 @@
+"""Names the files that outputs become, and writes each whole or not at all.
+
+A file appears under its name by a rename, when its last byte is on the disk: what breaks off before leaves
+what was there untouched.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+import re
+import secrets
+import shlex
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+from oanim.cli.failures import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]")
+# The standard library's own choice for these differs from one system to the next.
+_SUFFIXES = {"audio/wav": ".wav", "audio/x-wav": ".wav", "audio/mpeg": ".mp3", "image/jpeg": ".jpg"}
+
+
+class Named(NamedTuple):
+    """What is known of an output: its media type, and the name its maker gave it; may be empty."""
+
+    content_type: str
+    file_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where outputs go: `out` is a file, a folder, or None for the present folder.
+
+    `numbered` gives even a single output a number, because several were asked for.
+    """
+
+    out: Path | None
+    numbered: bool = False
+
+    def prepare(self) -> None:
+        """Make the folders, and find out what could not be written, before anything is spent."""
+        if self.out is None:
+            return
+        folder = self.out if self._is_folder() else self.out.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise Failure(f"{folder} cannot be written to.")
+        if not self._is_folder():
+            _refuse_what_is_no_file(self.out)
+
+    def paths(self, generation_id: str, outputs: Sequence[Named]) -> list[Path]:
+        """Name a file for each output: out.png, or out-1.png and so on for several."""
+        several = self.numbered or len(outputs) > 1
+        return [
+            self._path(generation_id, output, f"-{number}" if several else "")
+            for number, output in enumerate(outputs, start=1)
+        ]
+
+    def _path(self, generation_id: str, output: Named, number: str) -> Path:
+        if self.out is not None and not self._is_folder():
+            return self.out.with_name(f"{self.out.stem}{number}{self.out.suffix}")
+        name = _NOT_IN_A_NAME.sub("_", generation_id)
+        return (self.out or Path()) / f"{name}{number}{_suffix(output)}"
+
+    def _is_folder(self) -> bool:
+        return self.out is not None and (self.out.is_dir() or not self.out.name)
+
+
+def how_to_get(generation_id: str, destination: Destination) -> str:
+    """Say how to get what was, or will be, made."""
+    out = [] if destination.out is None else ["--out", os.fspath(destination.out)]
+    return f"Get it later: {shlex.join(['oanim', 'assets', 'get', generation_id, *out])}"
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to write that takes its name when the block ends well, and is gone when it does not."""
+    path = Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _refuse_what_is_no_file(path)
+    unfinished = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.part")
+    try:
+        with unfinished.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _refuse_what_is_no_file(path: Path) -> None:
+    # A rename over a device or a pipe would put a file in its place.
+    if path.exists() and not path.is_file():
+        raise Failure(f"{path} is not a file; choose another --out.")
+
+
+def _suffix(output: Named) -> str:
+    content_type = output.content_type.partition(";")[0].strip().lower()
+    given = Path(output.file_name).suffix
+    fallback = given.lower() if _SUFFIX.fullmatch(given) else ""
+    return _SUFFIXES.get(content_type) or mimetypes.guess_extension(content_type) or fallback

@@ -1,0 +1,206 @@
+"""Has work done by the service, which holds the price, runs the work to its end and charges it.
+
+Once the service has said `accepted`, nothing that happens here loses the work: every way out names its id.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from oanim.cli.assets import uploads
+from oanim.cli.assets.files import Named, how_to_get, whole
+from oanim.cli.assets.work import Quote
+from oanim.cli.billing import low_balance
+from oanim.cli.failures import INTERRUPTED, Failure
+from oanim.cli.messages import plain
+from oanim.cli.money import dollars
+from oanim.cli.repeating import unknown
+from oanim.cli.showing import Answer
+from oanim.errors import InsufficientCredits, OanimError, SpendLimitExceeded
+from openanimate.metering.v1.generate_service_pb2 import GenerationState
+from openanimate.metering.v1.reservation_pb2 import SpendScope
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import TypeAlias
+
+    from oanim.cli.assets.files import Destination
+    from oanim.cli.assets.progress import Progress
+    from oanim.cli.assets.work import Asked, Work
+    from oanim.cli.session import Session
+    from oanim.client import Client
+    from openanimate.metering.v1.generate_service_pb2 import (
+        GenerateResponse,
+        Generation,
+        GenerationCancelled,
+        GenerationFailed,
+        GenerationSucceeded,
+    )
+
+    _Ended: TypeAlias = GenerationSucceeded | GenerationFailed | GenerationCancelled
+
+_POLL_S = 1.0
+_RUNNING = (GenerationState.GENERATION_STATE_QUEUED, GenerationState.GENERATION_STATE_RUNNING)
+
+
+class Platform:
+    """The service, through an open client."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def quote(self, asked: Asked) -> Quote:
+        """Ask the service for the price."""
+        answer = self._client.quote(model=asked.model, input_json=asked.quotable_input())
+        return Quote(answer.amount_micros, plain(answer))
+
+    def make(self, work: Work, session: Session, progress: Progress) -> Answer:
+        """Have the work done, and download what it made."""
+        input_json = work.asked.write_input(self._references(work, progress))
+        ended, replayed = self._generate(work, input_json, session, progress)
+        files = self._delivered(ended.generation, work.destination, progress)
+        generation, wallet = ended.generation, ended.wallet
+        return Answer(
+            data={
+                "generation": plain(generation),
+                "files": [str(path) for path in files],
+                "wallet": plain(wallet),
+                "replayed": replayed,
+            },
+            lines=[
+                *map(str, files),
+                f"Charged {dollars(generation.charged_micros)}, {dollars(wallet.available_micros)} is left.",
+                f"Generation {generation.generation_id}",
+            ],
+            notes=[*_notes(generation), *low_balance(wallet)],
+        )
+
+    def get(self, generation_id: str, destination: Destination, progress: Progress) -> Answer:
+        """Wait for a generation to end, and download what it made."""
+        try:
+            generation = self._client.get_generation(generation_id=generation_id).generation
+            while generation.state in _RUNNING:
+                queued = generation.state == GenerationState.GENERATION_STATE_QUEUED
+                progress.now("queued" if queued else "working")
+                time.sleep(_POLL_S)
+                generation = self._client.get_generation(generation_id=generation_id).generation
+        except KeyboardInterrupt:
+            raise _detached(generation_id, destination) from None
+        files = self._delivered(generation, destination, progress)
+        return Answer(
+            data={"generation": plain(generation), "files": [str(path) for path in files]},
+            lines=[
+                *map(str, files),
+                f"It was charged {dollars(generation.charged_micros)} when it was made.",
+            ],
+            notes=_notes(generation),
+        )
+
+    def _references(self, work: Work, progress: Progress) -> list[str]:
+        """Name each picture as an upload: the one this attempt used before, or a new one."""
+        known = uploads.known(work.key) if work.asked.pictures else {}
+        for picture in work.asked.pictures:
+            if picture.digest not in known:
+                progress.now(f"uploading {picture.path}")
+                known[picture.digest] = self._client.upload_input(content=picture.path).upload_id
+                # Before the work is asked for: from then on a repetition has to name the same upload.
+                uploads.remember(work.key, known)
+        return [f"upload:{known[picture.digest]}" for picture in work.asked.pictures]
+
+    def _generate(
+        self, work: Work, input_json: str, session: Session, progress: Progress
+    ) -> tuple[_Ended, bool]:
+        """Follow the work to its last message, and say whether it was started by an earlier command."""
+        scope = SpendScope(scope=session.scope, limit_micros=session.limit_micros)
+        accepted: Generation | None = None
+        replayed = False
+        try:
+            for report in self._client.generate(
+                model=work.asked.model, input_json=input_json, idempotency_key=work.key, spend_scopes=[scope]
+            ):
+                if report.HasField("accepted"):
+                    accepted, replayed = report.accepted.generation, report.accepted.replayed
+                if (ended := _last_word(report)) is not None:
+                    return ended, replayed
+                progress.now(_said(report))
+        except KeyboardInterrupt:
+            if accepted is None:
+                raise Failure(f"interrupted. {unknown(work.key)}", INTERRUPTED) from None
+            raise _detached(accepted.generation_id, work.destination) from None
+        except OanimError as error:
+            _note_next_step(error, work, accepted)
+            raise
+        if accepted is None:
+            raise Failure(f"the service said nothing. {unknown(work.key)}")
+        raise Failure(
+            "the service ended its report before the work. "
+            f"{how_to_get(accepted.generation_id, work.destination)}"
+        )
+
+    def _delivered(self, generation: Generation, destination: Destination, progress: Progress) -> list[Path]:
+        """Download what a generation made, or fail as it did."""
+        if generation.state == GenerationState.GENERATION_STATE_CANCELLED:
+            raise Failure(f"generation {generation.generation_id} was cancelled. Nothing was charged.")
+        if generation.state != GenerationState.GENERATION_STATE_SUCCEEDED:
+            said = generation.failure.message.rstrip(". ") or "the provider does not say why"
+            raise Failure(f"the model made nothing: {said}. Nothing was charged.")
+        kinds = [Named(output.content_type, output.file_name) for output in generation.outputs]
+        files = destination.paths(generation.generation_id, kinds)
+        try:
+            for output, path in zip(generation.outputs, files, strict=True):
+                progress.now(f"downloading {path}")
+                self._download(generation.generation_id, output.index, path)
+        except KeyboardInterrupt:
+            raise Failure(
+                f"interrupted. {how_to_get(generation.generation_id, destination)}", INTERRUPTED
+            ) from None
+        except (OanimError, OSError, Failure) as error:
+            error.add_note(f"It is made and charged. {how_to_get(generation.generation_id, destination)}")
+            raise
+        return files
+
+    def _download(self, generation_id: str, index: int, path: Path) -> None:
+        with whole(path) as file:
+            size = received = 0
+            for message in self._client.download_output(generation_id=generation_id, index=index):
+                size = size or message.size_bytes
+                received += file.write(message.chunk)
+            if size and received != size:
+                raise Failure(f"the download broke off after {received} of {size} bytes.")
+
+
+def _last_word(report: GenerateResponse) -> _Ended | None:
+    for event in ("succeeded", "failed", "cancelled"):
+        if report.HasField(event):
+            ended: _Ended = getattr(report, event)
+            return ended
+    return None
+
+
+def _said(report: GenerateResponse) -> str:
+    match report.WhichOneof("event"):
+        case "accepted":
+            generation = report.accepted.generation
+            return f"accepted as {generation.generation_id}, {dollars(generation.quoted_micros)} held"
+        case "queued":
+            return f"queue position {report.queued.position}"
+    return report.progress.message or "working"
+
+
+def _note_next_step(error: OanimError, work: Work, accepted: Generation | None) -> None:
+    if accepted is not None:
+        error.add_note(f"The work goes on. {how_to_get(accepted.generation_id, work.destination)}")
+    elif error.outcome_unknown:
+        error.add_note(unknown(work.key))
+    elif work.key_is_given and isinstance(error, InsufficientCredits | SpendLimitExceeded):
+        error.add_note("Then choose a new --key: this one gets the same refusal for 30 days.")
+
+
+def _detached(generation_id: str, destination: Destination) -> Failure:
+    return Failure(f"interrupted; the work goes on. {how_to_get(generation_id, destination)}", INTERRUPTED)
+
+
+def _notes(generation: Generation) -> list[str]:
+    notes = [] if generation.outputs else ["the model made no file."]
+    return [*notes, "a sandbox made this, not the model."] if generation.sandbox else notes

@@ -1,0 +1,43 @@
+"""Shows on standard error how work goes on: a live line with the time on a terminal, else a line a change."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from oanim.cli.showing import clean, say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class Progress:
+    """What the work does now."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        self._show = show
+        self._shown = ""
+
+    def now(self, text: str) -> None:
+        """Say it, unless it was just said."""
+        if text != self._shown:
+            self._shown = text
+            self._show(clean(text))
+
+
+@contextmanager
+def shown() -> Iterator[Progress]:
+    """Show progress while the block runs."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield Progress(say)
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        yield Progress(lambda text: bar.update(task, description=text))

@@ -1,0 +1,90 @@
+"""Says what the service's refusals, and its silence, mean to somebody at a terminal."""
+
+from __future__ import annotations
+
+from oanim import errors
+from oanim.cli.failures import (
+    AWAY,
+    FAILED,
+    NO_CREDITS,
+    NOT_SIGNED_IN,
+    USAGE,
+    Failure,
+    over_session_limit,
+    stopped,
+)
+from oanim.cli.money import MICROS_PER_USD, dollars
+
+_SMALLEST_TOP_UP_USD = 10
+
+# The first class that fits counts. {said} is the service's own sentence, {when} when to try again.
+_SENTENCES: tuple[tuple[type[errors.OanimError], int, str], ...] = (
+    (errors.KeyInvalid, NOT_SIGNED_IN, "{url} does not accept this API key. Sign in: oanim login"),
+    (errors.DeadlineExceeded, AWAY, "{url} did not answer in time."),
+    (errors.Draining, AWAY, "{url} cannot answer now: {said} {when}"),
+    (errors.DatabaseAway, AWAY, "{url} cannot answer now: {said} {when}"),
+    (errors.Overloaded, AWAY, "{url} cannot answer now: {said} {when}"),
+    (errors.Unavailable, AWAY, "{url} does not answer. Try again in a moment, or check ANIMATE_API_URL."),
+    (errors.RateLimited, FAILED, "{said} {when}"),
+    (errors.UnknownModel, USAGE, "{said} The models there are: oanim pricing"),
+    (errors.InvalidField, USAGE, "{fields}"),
+    (
+        errors.IdempotencyKeyReused,
+        FAILED,
+        "this --key named another action before. Choose a new one, or leave it out.",
+    ),
+    (errors.EmailTaken, FAILED, "this e-mail address has an account. Sign in with its key: oanim login"),
+    (errors.TooManyKeys, FAILED, "{said} Revoke one: oanim api-keys revoke KEY_ID"),
+    (
+        errors.ProviderNotConfigured,
+        FAILED,
+        "{said} With a key of your own: export ANIMATE_FAL_KEY=your-key",
+    ),
+    (errors.Internal, FAILED, "a fault in the service: {said} Report it with the number {number}."),
+    (errors.OanimError, FAILED, "{said}"),
+)
+
+
+def failure_of(error: errors.OanimError, *, url: str) -> Failure:
+    """Explain an error of the SDK; the notes made of it on the way go along."""
+    failure = _failure_of(error, url)
+    for note in getattr(error, "__notes__", []):
+        failure.add_note(note)
+    return failure
+
+
+def _failure_of(error: errors.OanimError, url: str) -> Failure:
+    if isinstance(error, errors.InsufficientCredits):
+        return _insufficient_credits(error)
+    if isinstance(error, errors.SpendLimitExceeded):
+        return over_session_limit(
+            scope=error.scope,
+            needed_micros=error.required_micros,
+            total_micros=error.charged_micros + error.held_micros,
+            limit_micros=error.limit_micros,
+        )
+    if isinstance(error, errors.Unavailable) and "certificate" in error.message.lower():
+        return Failure(
+            f"{url} shows a certificate that is not trusted. "
+            "The certificates of a private authority go into OANIM_CA_FILE.",
+            AWAY,
+        )
+    exit_code, sentence = next((code, text) for kind, code, text in _SENTENCES if isinstance(error, kind))
+    said = stopped(error.message.strip() or "the service refused, without saying why")
+    fields = "; ".join(f"{each.subject}: {each.description}" for each in error.violations)
+    when = "Try again in a moment."
+    if error.retry_after_s is not None:
+        when = f"Try again in {max(1, round(error.retry_after_s))} s."
+    number = error.metadata.get("error_id", "unknown")
+    fields = stopped(fields) if fields else said
+    return Failure(sentence.format(url=url, said=said, fields=fields, when=when, number=number), exit_code)
+
+
+def _insufficient_credits(error: errors.InsufficientCredits) -> Failure:
+    missing = error.required_micros - error.available_micros
+    amount = max(_SMALLEST_TOP_UP_USD, -(-missing // MICROS_PER_USD))
+    return Failure(
+        f"this needs {dollars(error.required_micros)} and {dollars(error.available_micros)} is left. "
+        f"Top up: oanim billing buy --amount {amount}",
+        NO_CREDITS,
+    )

@@ -1,0 +1,45 @@
+"""Says how to repeat an action whose outcome is not known: the same command, with the key that it had."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_OPTION = "--key"
+
+
+@contextmanager
+def note_key(key: str) -> Iterator[None]:
+    """Add to an error with an unknown outcome how to find it out."""
+    from oanim.errors import OanimError
+
+    try:
+        yield
+    except OanimError as error:
+        if error.outcome_unknown:
+            error.add_note(unknown(key))
+        raise
+
+
+def unknown(key: str) -> str:
+    """Say how to find out what became of an attempt."""
+    return (
+        f"Whether it was done is not known; the same key repeats it without doing it twice: {with_key(key)}"
+    )
+
+
+def with_key(key: str) -> str:
+    """Write the command that is running, with its key, as it is typed in a shell."""
+    kept: list[str] = []
+    arguments = iter(sys.argv[1:])
+    for argument in arguments:
+        if argument == _OPTION:
+            next(arguments, None)
+        elif not argument.startswith(f"{_OPTION}="):
+            kept.append(argument)
+    return shlex.join(["oanim", *kept, _OPTION, key])

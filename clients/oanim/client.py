@@ -1,0 +1,164 @@
+"""The SDK for threads: one method for each call of the contract.
+
+A method has the signature and the documentation of the function of its name under oanim.calls; aio.py lists
+the same methods for asyncio.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+
+from google.protobuf.message import Message
+
+from oanim import address, channels
+from oanim.block import Block
+from oanim.calls import account, admin, generation, holds, pricing, wallet
+from oanim.calls.described import described_by
+from oanim.connection import Connection
+from oanim.metered import Meter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Mapping
+    from types import TracebackType
+    from typing import Self
+
+    import grpc
+
+    from oanim.calls.call import Call, StreamedCall, UploadCall
+    from openanimate.metering.v1.reservation_pb2 import SpendScope
+
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer", bound=Message)
+
+
+def _unary(
+    build: Callable[Arguments, Call[Answer]],
+) -> Callable[Concatenate[Client, Arguments], Answer]:
+    def method(self: Client, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
+        return self.connection.unary(build(*args, **kwargs))
+
+    return described_by(build, method, returns="{}")
+
+
+def _streamed(
+    build: Callable[Arguments, StreamedCall[Answer]],
+) -> Callable[Concatenate[Client, Arguments], Generator[Answer, None, None]]:
+    def method(
+        self: Client, /, *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Generator[Answer, None, None]:
+        return self.connection.stream(build(*args, **kwargs))
+
+    return described_by(build, method, returns="Generator[{}, None, None]")
+
+
+def _upload(
+    build: Callable[Arguments, UploadCall[Answer]],
+) -> Callable[Concatenate[Client, Arguments], Answer]:
+    def method(self: Client, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
+        return self.connection.upload(build(*args, **kwargs))
+
+    return described_by(build, method, returns="{}")
+
+
+class Client:
+    """A client of the metering service; threads may share it.
+
+    `api_key` and `url` default to ANIMATE_API_KEY and ANIMATE_API_URL; an empty `api_key` sends none. `url`
+    is `https://host[:port]`, `unix:/path` or, to this machine, `http://host:port`. `timeout_s` is how long a
+    call may take that does not say otherwise. `ca_file` (or OANIM_CA_FILE) holds the certificates of a
+    private authority. `channel` stands in for the address; its owner closes it.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        url: str | None = None,
+        timeout_s: float = 30.0,
+        ca_file: str | None = None,
+        allow_insecure: bool = False,
+        channel: grpc.Channel | None = None,
+    ) -> None:
+        key = address.checked_key(address.key_from_environment() if api_key is None else api_key)
+        self._url = "" if channel else url or address.url_from_environment()
+        opened = channel or channels.open_sync(
+            address.parse(self._url, allow_insecure=allow_insecure),
+            ca_file=ca_file or address.roots_from_environment(),
+        )
+        self.connection = Connection(opened, api_key=key, timeout_s=timeout_s, owns_channel=channel is None)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(url={self._url!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the channel; calls that are running end with an error."""
+        self.connection.close()
+
+    def metered(
+        self,
+        *,
+        model: str | None = None,
+        quantity: int | None = None,
+        amount_micros: int | None = None,
+        account_id: str = "",
+        spend_scopes: Iterable[SpendScope] = (),
+        labels: Mapping[str, str] | None = None,
+        ttl_seconds: int = 900,
+        key: str | None = None,
+    ) -> Meter:
+        """Meter a `with`: hold its price, charge what it used on any exit, give back the rest.
+
+        A model and a quantity, or an amount, say what is held at first. A block that is entered again with
+        the same `key` goes on with the same hold, unless that has ended.
+        """
+        block = Block(
+            model=model,
+            quantity=quantity,
+            amount_micros=amount_micros,
+            account_id=account_id,
+            spend_scopes=spend_scopes,
+            labels=labels,
+            ttl_seconds=ttl_seconds,
+            key=key,
+        )
+        return Meter(self.connection, block)
+
+    sign_up = _unary(account.sign_up)
+    who_am_i = _unary(account.who_am_i)
+    create_api_key = _unary(account.create_api_key)
+    list_api_keys = _unary(account.list_api_keys)
+    revoke_api_key = _unary(account.revoke_api_key)
+
+    get_wallet = _unary(wallet.get_wallet)
+    watch_wallet = _streamed(wallet.watch_wallet)
+    reserve = _unary(holds.reserve)
+    commit = _unary(holds.commit)
+    release = _unary(holds.release)
+    extend = _unary(holds.extend)
+    get_reservation = _unary(wallet.get_reservation)
+    list_reservations = _unary(wallet.list_reservations)
+    list_transactions = _unary(wallet.list_transactions)
+    get_usage = _unary(wallet.get_usage)
+    list_usage = _unary(wallet.list_usage)
+
+    list_prices = _unary(pricing.list_prices)
+    get_price = _unary(pricing.get_price)
+    quote = _unary(pricing.quote)
+    publish_prices = _unary(pricing.publish_prices)
+
+    generate = _streamed(generation.generate)
+    get_generation = _unary(generation.get_generation)
+    list_generations = _unary(generation.list_generations)
+    cancel_generation = _unary(generation.cancel_generation)
+    upload_input = _upload(generation.upload_input)
+    download_output = _streamed(generation.download_output)
+
+    create_key = _unary(admin.create_key)

@@ -1,0 +1,1 @@
+"""Who may call: accounts, their API keys, and how a key is recognised."""

@@ -1,0 +1,352 @@
+"""Opening a database: one writer connection, a few readers, and the settings that durability rests on.
+
+SQLite: one process writes (a lock on a file beside the database), through one connection. On libraries
+before 3.51.3 two connections that write and checkpoint at the same instant can corrupt a WAL file, so the
+writer alone checkpoints and the readers are opened read-only. PostgreSQL: the session's settings are set
+here, and a server that would forget what it acknowledged is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from urllib.parse import quote
+
+import psycopg
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from oanim_server.database import postgresql, sqlite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from sqlalchemy import RootTransaction
+
+T = TypeVar("T")
+
+READERS = 4
+CACHE_KIB = 262_144
+CHECKPOINT_PAGES = 2_000
+PAGE_BYTES = 2_048
+# Every length of every hot statement, and room for the cold ones.
+PREPARED_STATEMENTS = 512
+
+# A duplicate is one of them: another replica wrote the same row first, and the next try sees it.
+_CONFLICTS = {"40001", "40P01", "55P03", "57014", "23505"}
+# The server is gone or going, this session is over, it takes no writes, or it has no room.
+_AWAY = ("08", "25006", "25P03", "53", "57P01", "57P02", "57P03")
+_SQLITE_AWAY = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
+
+
+class DatabaseError(Exception):
+    """The database cannot be used as it is. The message says what to do."""
+
+
+class CommitUnknownError(Exception):
+    """COMMIT was sent and not answered, or answered by a server whose standby did not."""
+
+
+class Statements(Protocol):
+    """The hot statements; `sqlite.py` and `postgresql.py` have them under the same names."""
+
+    clock: Callable[..., int]
+    lock_wallets: Callable[..., Any]
+    known_keys: Callable[..., Any]
+    known_refusals: Callable[..., Any]
+    load_reservations: Callable[..., Any]
+    open_lots: Callable[..., Any]
+    due_reservations: Callable[..., Any]
+    next_expiry: Callable[..., int | None]
+    load_counters: Callable[..., Any]
+    fetch_row: Callable[..., Any]
+    fetch_capture: Callable[..., Any]
+    insert_wallets: Callable[..., int]
+    update_wallets: Callable[..., int]
+    insert_lots: Callable[..., int]
+    update_lots: Callable[..., int]
+    insert_reservations: Callable[..., int]
+    update_reservations: Callable[..., int]
+    insert_transactions: Callable[..., int]
+    insert_refusals: Callable[..., int]
+    upsert_counters: Callable[..., int]
+    add_usage: Callable[..., int]
+
+
+class Database:
+    """A database that is open. `read` runs on a few threads of its own, each call in one snapshot.
+
+    :raises DatabaseError: when it is in use, cannot be reached, or would not keep what it is told.
+    """
+
+    def __init__(self, dialect: Literal["sqlite", "postgresql"], writing: Engine, reading: Engine) -> None:
+        self.dialect = dialect
+        self.statements: Statements = sqlite if dialect == "sqlite" else postgresql
+        self._writing = writing
+        self._reading = reading
+        self._lock: int | None = None
+        self._warned = False
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
+        if dialect == "postgresql":
+            event.listen(writing, "connect", self._listen)
+
+    @classmethod
+    def open_sqlite(cls, path: Path, *, lock: bool = True) -> Database:
+        """Open the file, made when it is not there. Without the lock only reads are allowed."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = _take_lock(path) if lock else None
+        try:
+            writing = create_engine("sqlite://", poolclass=NullPool, creator=partial(_sqlite_connect, path))
+            event.listen(writing, "connect", _sqlite_writer)
+            event.listen(writing, "begin", _begin_immediate)
+            reading = create_engine(
+                "sqlite://",
+                poolclass=QueuePool,
+                pool_size=READERS,
+                max_overflow=2,
+                creator=partial(_sqlite_connect, path, "?mode=ro"),
+            )
+            event.listen(reading, "connect", _sqlite_reader)
+            event.listen(reading, "begin", _begin)
+            database = cls("sqlite", writing, reading)
+            database._lock = held
+            if lock:
+                with writing.connect() as connection:
+                    _assert_sqlite(connection)
+        except BaseException:
+            if held is not None:
+                os.close(held)
+            raise
+        return database
+
+    @classmethod
+    def open_postgresql(cls, url: str, *, unsafe: bool = False) -> Database:
+        """Connect. `unsafe` accepts a server without fsync: for tests, which say so."""
+        parsed = make_url(url)
+        if parsed.drivername in ("postgresql", "postgres"):
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        session = "-c lock_timeout=2s -c idle_in_transaction_session_timeout=5s"
+        writing = create_engine(
+            parsed,
+            poolclass=NullPool,
+            isolation_level="READ COMMITTED",
+            connect_args={"connect_timeout": 5, "options": session},
+        )
+        reading = create_engine(
+            parsed,
+            pool_size=READERS,
+            max_overflow=2,
+            pool_pre_ping=True,
+            isolation_level="REPEATABLE READ",
+            connect_args={
+                "connect_timeout": 5,
+                "options": f"{session} -c default_transaction_read_only=on",
+            },
+        )
+        database = cls("postgresql", writing, reading)
+        event.listen(writing, "connect", _postgresql_writer)
+        try:
+            with writing.connect() as connection:
+                _assert_postgresql(connection, unsafe=unsafe)
+        except DBAPIError as error:
+            # Never the url: a password may stand in any part of it.
+            where = f"{parsed.host or 'a local socket'}:{parsed.port or 5432}/{parsed.database}"
+            message = f"PostgreSQL at {where} does not answer: {type(error.orig).__name__}"
+            raise DatabaseError(message) from None
+        return database
+
+    # Reading --------------------------------------------------------------------------------------
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """Run a query on one of the readers' threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_now, query)
+
+    def read_now(self, query: Callable[[Connection], T]) -> T:
+        """Run a query here, in one consistent snapshot."""
+        with self._reading.connect() as connection, connection.begin():
+            return query(connection)
+
+    # Writing: the committer's and the migrations' -------------------------------------------------
+
+    def writer(self) -> Connection:
+        """The writer's connection. On SQLite there is one; the lock is this process's."""
+        if self.dialect == "sqlite" and self._lock is None:
+            message = "this database was opened without its lock"
+            raise DatabaseError(message)
+        return self._writing.connect()
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction of its own, for migrations and marks, while no committer runs."""
+        with self.writer() as connection, connection.begin():
+            yield connection
+
+    def commit(self, transaction: RootTransaction) -> None:
+        """Commit, and be sure.
+
+        :raises CommitUnknownError: when the answer was lost, or the standby's was.
+        """
+        self._warned = False
+        try:
+            transaction.commit()
+        except DBAPIError as error:
+            if self.dialect == "postgresql" and is_away(error):
+                raise CommitUnknownError from error
+            raise
+        if self._warned:
+            raise CommitUnknownError
+
+    def touch(self, connection: Connection) -> None:
+        """Write, without changing anything, so that the commit waits for all before it, the standby's too."""
+        if self.dialect == "postgresql":
+            connection.exec_driver_sql("SELECT pg_logical_emit_message(true, 'oanim', '')")
+
+    def checkpoint(self, connection: Connection | None) -> None:
+        """Move the WAL into the database while nothing else is to be done (SQLite)."""
+        if self.dialect == "sqlite" and connection is not None:
+            driver_of(connection).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def close(self) -> None:
+        """Let go of the connections and of the lock."""
+        self._readers.shutdown(wait=True)
+        self._reading.dispose()
+        self._writing.dispose()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _listen(self, connection: psycopg.Connection[Any], _record: object) -> None:
+        # "canceling wait for synchronous replication" is a warning, in the language of the server.
+        connection.add_notice_handler(self._noticed)
+
+    def _noticed(self, notice: psycopg.errors.Diagnostic) -> None:
+        self._warned = self._warned or notice.severity_nonlocalized == "WARNING"
+
+
+def driver_of(connection: Connection) -> Any:
+    """The driver's own connection, for the hot statements."""
+    return connection.connection.driver_connection
+
+
+# Telling errors apart -------------------------------------------------------------------------------
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether concurrent changes were the reason, so that the same again may succeed."""
+    cause = _cause(error)
+    if isinstance(cause, psycopg.Error):
+        return cause.sqlstate in _CONFLICTS
+    return isinstance(cause, sqlite3.OperationalError) and "locked" in str(cause)
+
+
+def is_duplicate(error: BaseException) -> bool:
+    """Whether a row of that key was there. Three times in a row, that is no race but a fault."""
+    return isinstance(_cause(error), psycopg.errors.UniqueViolation)
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the database could not be asked."""
+    if isinstance(error, CommitUnknownError):
+        return True
+    cause = _cause(error)
+    if isinstance(cause, psycopg.Error):
+        if cause.sqlstate is None:
+            return isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError)
+        return cause.sqlstate.startswith(_AWAY)
+    if isinstance(cause, sqlite3.OperationalError):
+        return cause.sqlite_errorcode & 0xFF in _SQLITE_AWAY
+    return False
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    return error.orig if isinstance(error, DBAPIError) else error
+
+
+# SQLite ---------------------------------------------------------------------------------------------
+
+
+def _take_lock(path: Path) -> int:
+    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        message = f"{path} is in use by another oanim-server"
+        raise DatabaseError(message) from None
+    return descriptor
+
+
+def _sqlite_connect(path: Path, mode: str = "") -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"file:{quote(str(path))}{mode}",
+        uri=True,
+        check_same_thread=False,
+        cached_statements=PREPARED_STATEMENTS,
+    )
+
+
+def _sqlite_writer(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None
+    for pragma in (
+        # A group changes a row here and there: half the page is half the WAL, a fifth less CPU a call.
+        f"page_size = {PAGE_BYTES}",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        f"cache_size = -{CACHE_KIB}",
+        "mmap_size = 0",
+        f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+        "busy_timeout = 5000",
+    ):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def _sqlite_reader(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None
+    for pragma in ("mmap_size = 0", "wal_autocheckpoint = 0", "busy_timeout = 5000", "query_only = ON"):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _assert_sqlite(connection: Connection) -> None:
+    expected = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "cache_size": -CACHE_KIB}
+    for pragma, value in expected.items():
+        found = connection.exec_driver_sql(f"PRAGMA {pragma}").scalar()
+        if found != value:
+            message = f"SQLite has {pragma} = {found} where {value} is needed"
+            raise DatabaseError(message)
+
+
+# PostgreSQL -----------------------------------------------------------------------------------------
+
+
+def _postgresql_writer(connection: psycopg.Connection[Any], _record: object) -> None:
+    found = connection.execute("SHOW synchronous_commit").fetchone()
+    if found is not None and found[0] not in ("on", "remote_apply"):
+        connection.execute("SET synchronous_commit = on")
+    connection.commit()
+
+
+def _assert_postgresql(connection: Connection, *, unsafe: bool) -> None:
+    for setting in ("fsync", "full_page_writes"):
+        value = connection.exec_driver_sql(f"SHOW {setting}").scalar()
+        if value != "on" and not unsafe:
+            message = (
+                f"PostgreSQL has {setting} = {value}: it would forget what it acknowledged. Switch it on."
+            )
+            raise DatabaseError(message)

@@ -1,0 +1,282 @@
+"""The hot statements on SQLite: lists are asked for as one JSON parameter and come back as one JSON text.
+
+They run on the driver's own connection: SQLAlchemy's results cost more than a small group's statements. The
+same names and signatures are in `postgresql.py`. SQLite ignores FOR UPDATE; the single writer's
+BEGIN IMMEDIATE is the lock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from oanim_server.database.columns import (
+    LOT_COLUMNS,
+    RESERVATION_COLUMNS,
+    TRANSACTION_COLUMNS,
+    WALLET_COLUMNS,
+    listed,
+    prefixed,
+)
+
+if TYPE_CHECKING:
+    import sqlite3
+
+Rows = Sequence[Any]
+
+
+def clock(driver: sqlite3.Connection) -> int:  # noqa: ARG001 - one signature for both databases
+    """Microseconds since 1970, by the process's clock: one process writes."""
+    return time.time_ns() // 1_000
+
+
+def lock_wallets(driver: sqlite3.Connection, wallet_ids: Sequence[int]) -> Rows:
+    found = _gathered(driver, _LOCK_WALLETS, wallet_ids)
+    for row in found:
+        row[_LINK] = bytes.fromhex(row[_LINK])
+    return found
+
+
+_LINK = WALLET_COLUMNS.index("link")
+
+
+_HEXED = tuple("hex(link)" if column == "link" else column for column in WALLET_COLUMNS)
+_LOCK_WALLETS = f"""
+SELECT json_group_array(json_array({listed(_HEXED)}))
+FROM wallets WHERE wallet_id IN (SELECT value FROM json_each(?))
+"""
+
+
+def known_keys(driver: sqlite3.Connection, identities: Sequence[tuple[str, int, int, int]]) -> Rows:
+    return driver.execute(_KNOWN_KEYS, (_json(identities),)).fetchall()
+
+
+# A join through json_each: for `(a, b) IN (VALUES ...)` SQLite would scan the whole index.
+_KNOWN_KEYS = f"""
+SELECT {prefixed("t", TRANSACTION_COLUMNS)}
+FROM json_each(?) AS asked CROSS JOIN transactions AS t
+WHERE t.idem_key = asked.value ->> 0 AND t.wallet_id = asked.value ->> 1
+  AND t.caller = asked.value ->> 2 AND t.method = asked.value ->> 3
+"""
+
+
+def known_refusals(
+    driver: sqlite3.Connection, identities: Sequence[tuple[str, int, int, int]], since: int
+) -> Rows:
+    return driver.execute(_KNOWN_REFUSALS, (_json(identities), since)).fetchall()
+
+
+_KNOWN_REFUSALS = """
+SELECT r.idem_key, r.wallet_id, r.caller, r.method, r.fingerprint, r.reason, r.facts
+FROM json_each(?) AS asked CROSS JOIN refusals AS r
+WHERE r.idem_key = asked.value ->> 0 AND r.wallet_id = asked.value ->> 1
+  AND r.caller = asked.value ->> 2 AND r.method = asked.value ->> 3 AND r.at > ?
+"""
+
+
+def load_reservations(driver: sqlite3.Connection, ids: Sequence[tuple[int, int]]) -> Rows:
+    return _gathered(driver, _LOAD_RESERVATIONS, ids)
+
+
+_LOAD_RESERVATIONS = f"""
+SELECT json_group_array(json_array({prefixed("r", RESERVATION_COLUMNS)}))
+FROM json_each(?) AS asked CROSS JOIN reservations AS r
+WHERE r.wallet_id = asked.value ->> 0 AND r.number = asked.value ->> 1
+"""
+
+
+def open_lots(driver: sqlite3.Connection, wallet_ids: Sequence[int]) -> Rows:
+    return _gathered(driver, _OPEN_LOTS, wallet_ids)
+
+
+_OPEN_LOTS = f"""
+SELECT json_group_array(json_array({prefixed("l", LOT_COLUMNS)}))
+FROM json_each(?) AS asked CROSS JOIN lots AS l
+WHERE l.wallet_id = asked.value AND l.remaining_micros > 0
+"""
+
+
+def due_reservations(driver: sqlite3.Connection, wallet_id: int, now: int, limit: int) -> Rows:
+    return driver.execute(_DUE_RESERVATIONS, (wallet_id, now, limit)).fetchall()
+
+
+_DUE_RESERVATIONS = f"""
+SELECT {listed(RESERVATION_COLUMNS)} FROM reservations
+WHERE wallet_id = ? AND state = 1 AND expires_at <= ? ORDER BY expires_at, number LIMIT ?
+"""
+
+
+def next_expiry(driver: sqlite3.Connection, wallet_id: int, now: int) -> int | None:
+    row = driver.execute(_NEXT_EXPIRY, (wallet_id, now)).fetchone()
+    return row[0] if row else None
+
+
+_NEXT_EXPIRY = "SELECT min(expires_at) FROM reservations WHERE wallet_id = ? AND state = 1 AND expires_at > ?"
+
+
+def load_counters(driver: sqlite3.Connection, subjects: Sequence[tuple[int, str]]) -> Rows:
+    return _gathered(driver, _LOAD_COUNTERS, subjects)
+
+
+_LOAD_COUNTERS = """
+SELECT json_group_array(json_array(c.wallet_id, c.subject, c.charged_micros, c.held_micros))
+FROM json_each(?) AS asked CROSS JOIN spend_counters AS c
+WHERE c.wallet_id = asked.value ->> 0 AND c.subject = asked.value ->> 1
+"""
+
+
+def fetch_row(driver: sqlite3.Connection, wallet_id: int, seq: int) -> Any:
+    return driver.execute(_FETCH_ROW, (wallet_id, seq)).fetchone()
+
+
+_FETCH_ROW = f"SELECT {listed(TRANSACTION_COLUMNS)} FROM transactions WHERE wallet_id = ? AND seq = ?"
+
+
+def fetch_capture(driver: sqlite3.Connection, wallet_id: int, reservation: int, capture: int) -> Any:
+    return driver.execute(_FETCH_CAPTURE, (wallet_id, reservation, capture)).fetchone()
+
+
+_FETCH_CAPTURE = f"""
+SELECT {listed(TRANSACTION_COLUMNS)} FROM transactions
+WHERE wallet_id = ? AND reservation = ? AND captures = ? AND kind = 4 AND (captures > 1 OR state = 1)
+"""
+
+
+def insert_wallets(driver: sqlite3.Connection, rows: Rows) -> int:
+    return _INSERT_WALLETS.run(driver, rows)
+
+
+def update_wallets(driver: sqlite3.Connection, rows: Rows) -> int:
+    """Rows: balance, held, debt, seq, at, link, frozen, next_due_at, lots_made, wallet_id, former seq."""
+    return _UPDATE_WALLETS.run(driver, rows)
+
+
+def insert_lots(driver: sqlite3.Connection, rows: Rows) -> int:
+    return _INSERT_LOTS.run(driver, rows)
+
+
+def update_lots(driver: sqlite3.Connection, rows: Rows) -> int:
+    """Rows: remaining, held, wallet_id, lot."""
+    return _UPDATE_LOTS.run(driver, rows)
+
+
+def insert_reservations(driver: sqlite3.Connection, rows: Rows) -> int:
+    return _INSERT_RESERVATIONS.run(driver, rows)
+
+
+def update_reservations(driver: sqlite3.Connection, rows: Rows) -> int:
+    """Rows: state, reserved, captured, uncollected, captures, captured_quantity, parts, expires_at,
+    ended_at, last_seq, wallet_id, number, former last_seq.
+    """
+    return _UPDATE_RESERVATIONS.run(driver, rows)
+
+
+def insert_transactions(driver: sqlite3.Connection, rows: Rows) -> int:
+    return _INSERT_TRANSACTIONS.run(driver, rows)
+
+
+def insert_refusals(driver: sqlite3.Connection, rows: Rows) -> int:
+    """Rows: wallet_id, caller, method, idem_key, fingerprint, reason, facts, at.
+
+    One that had run out is replaced.
+    """
+    return _INSERT_REFUSALS.run(driver, rows)
+
+
+def upsert_counters(driver: sqlite3.Connection, rows: Rows) -> int:
+    """Rows: wallet_id, subject, charged, held."""
+    return _UPSERT_COUNTERS.run(driver, rows)
+
+
+def add_usage(driver: sqlite3.Connection, rows: Rows) -> int:
+    """Rows: wallet_id, day, model, category, api_key_id, project, charges, charged; they are added."""
+    return _ADD_USAGE.run(driver, rows)
+
+
+# Many rows in one step ------------------------------------------------------------------------------
+
+
+class _Bulk:
+    """A statement over a list of VALUES, run in as few pieces as there are lengths for.
+
+    The driver lets go of the interpreter at every step of a statement and has to wait for it again while
+    the event loop is busy; `executemany` is a step a row, this is a step a piece. Few enough lengths that
+    each is prepared once.
+    """
+
+    LENGTHS = (128, 64, *range(32, 0, -1))
+
+    def __init__(self, before: str, columns: int, after: str = "") -> None:
+        row = f"({', '.join('?' * columns)})"
+        self._pieces = [(length, f"{before} {', '.join([row] * length)} {after}") for length in self.LENGTHS]
+
+    def run(self, driver: sqlite3.Connection, rows: Rows) -> int:
+        """Run it for all rows; how many it changed."""
+        start = changed = 0
+        for length, statement in self._pieces:
+            while len(rows) - start >= length:
+                values = list(chain.from_iterable(rows[start : start + length]))
+                changed += driver.execute(statement, values).rowcount
+                start += length
+        return changed
+
+
+def _insert(table: str, columns: Sequence[str], after: str = "") -> _Bulk:
+    return _Bulk(f"INSERT INTO {table} ({', '.join(columns)}) VALUES", len(columns), after)
+
+
+def _update(table: str, columns: Sequence[str], keys: Sequence[str]) -> _Bulk:
+    """Rows: the new values of the columns, then those that the keys must have."""
+    changes = ", ".join(f"{column} = n.column{place}" for place, column in enumerate(columns, 1))
+    found = " AND ".join(
+        f"{table}.{key} = n.column{place}" for place, key in enumerate(keys, len(columns) + 1)
+    )
+    return _Bulk(
+        f"UPDATE {table} SET {changes} FROM (VALUES", len(columns) + len(keys), f") AS n WHERE {found}"
+    )
+
+
+_INSERT_WALLETS = _insert("wallets", WALLET_COLUMNS)
+_UPDATE_WALLETS = _update("wallets", WALLET_COLUMNS[1:], ("wallet_id", "seq"))
+_INSERT_LOTS = _insert("lots", LOT_COLUMNS)
+_UPDATE_LOTS = _update("lots", ("remaining_micros", "held_micros"), ("wallet_id", "lot"))
+_INSERT_RESERVATIONS = _insert("reservations", RESERVATION_COLUMNS)
+_UPDATE_RESERVATIONS = _update(
+    "reservations",
+    ("state", "reserved_micros", "captured_micros", "uncollected_micros", "captures", "captured_quantity",
+     "parts", "expires_at", "ended_at", "last_seq"),
+    ("wallet_id", "number", "last_seq"),
+)  # fmt: skip
+_INSERT_TRANSACTIONS = _insert("transactions", TRANSACTION_COLUMNS)
+_INSERT_REFUSALS = _insert(
+    "refusals",
+    ("wallet_id", "caller", "method", "idem_key", "fingerprint", "reason", "facts", "at"),
+    "ON CONFLICT (idem_key, wallet_id, caller, method) DO UPDATE SET "
+    "fingerprint = excluded.fingerprint, reason = excluded.reason, facts = excluded.facts, at = excluded.at",
+)
+_UPSERT_COUNTERS = _insert(
+    "spend_counters",
+    ("wallet_id", "subject", "charged_micros", "held_micros"),
+    "ON CONFLICT (wallet_id, subject) DO UPDATE SET "
+    "charged_micros = excluded.charged_micros, held_micros = excluded.held_micros",
+)
+_ADD_USAGE = _insert(
+    "usage_days",
+    ("wallet_id", "day", "model", "category", "api_key_id", "project", "charges", "charged_micros"),
+    "ON CONFLICT (wallet_id, day, model, category, api_key_id, project) DO UPDATE SET "
+    "charges = charges + excluded.charges, charged_micros = charged_micros + excluded.charged_micros",
+)
+
+
+def _gathered(driver: sqlite3.Connection, statement: str, asked: object) -> list[list[Any]]:
+    """All rows as one, for the same reason: a step a statement, not a step a row."""
+    found: list[list[Any]] = orjson.loads(driver.execute(statement, (_json(asked),)).fetchone()[0])
+    return found
+
+
+def _json(values: object) -> str:
+    return orjson.dumps(values).decode()

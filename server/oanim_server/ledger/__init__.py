@@ -1,0 +1,1 @@
+"""The heart: every movement of money, decided in memory and committed in groups."""

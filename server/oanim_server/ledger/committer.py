@@ -1,0 +1,382 @@
+"""The committer: a queue, one thread, and one database transaction for all that queued up meanwhile.
+
+While one group is being committed, the operations that arrive form the next one, so that durability is
+paid once a group instead of once a call. Nothing is answered before its commit. A caller that goes away
+takes a Reserve with it that has not begun, so that nothing is held for nobody; everything else is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import secrets
+import threading
+import time
+from collections import Counter, deque
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from oanim_server.database.engine import CommitUnknownError, driver_of, is_away, is_conflict, is_duplicate
+from oanim_server.ledger.group import DEFERRED, Group, Work
+from oanim_server.ledger.operations import Operation, SettleDue
+from oanim_server.ledger.refusals import (
+    Conflict,
+    DatabaseAway,
+    Draining,
+    Faulty,
+    OutcomeUnknown,
+    Overloaded,
+    Refusal,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from sqlalchemy import Connection
+
+    from oanim_server.database.engine import Database
+
+log = logging.getLogger(__name__)
+
+GROUP = 1_000
+PER_WALLET = 250
+TRIES = 3
+# How long an operation whose commit is unknown waits for the database to say.
+PATIENCE_SECONDS = 30.0
+IDLE_SECONDS = 0.25
+RETRY_SECONDS = 0.1
+# The same, once the server is about to stop: less than the time it has for all of its work.
+STOPPING_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Pending:
+    """An operation in the queue, and who waits for it."""
+
+    work: Work
+    future: asyncio.Future[Any] | Future[Any]
+    loop: asyncio.AbstractEventLoop | None
+
+    @property
+    def starts_work(self) -> bool:
+        """Whether it is the first thing to be refused when there is too much to do."""
+        return isinstance(self.work, Operation) and self.work.starts_work
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits for it and nothing is lost without it."""
+        return self.future.cancelled() and (self.starts_work or isinstance(self.work, SettleDue))
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the committer has done, for the metrics."""
+
+    groups: int = 0
+    operations: int = 0
+    conflicts: int = 0
+    faults: int = 0
+    seconds: float = 0.0
+    # Told of every group: how many operations, how many seconds.
+    observe: Callable[[int, float], None] | None = None
+
+
+class Committer:
+    """Takes operations from any thread or event loop and answers each after its group's commit.
+
+    :param database: where to.
+    :param changed: told the wallets of each group after its commit, on the committer's thread.
+    :param queue_limit: how many operations may wait before those that start work are refused; commits and
+        releases are taken up to twice as many.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        changed: Callable[[Iterable[int]], None] | None = None,
+        queue_limit: int = 2_000,
+        group_limit: int = GROUP,
+    ) -> None:
+        self._database = database
+        self._changed = changed
+        self._queue_limit = queue_limit
+        self._group_limit = group_limit
+        self._queue: deque[Pending] = deque()
+        self._awake = threading.Condition()
+        self._waiting = False
+        self._stopping = False
+        self._give_up_at = math.inf
+        self._written: set[int] = set()
+        self._connection: Connection | None = None
+        self._thread = threading.Thread(target=self._work, name="committer", daemon=True)
+        self.tally = Tally()
+
+    def start(self) -> None:
+        """Begin to take operations."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Commit what is queued, then end. Later operations are refused with Draining."""
+        with self._awake:
+            self._stopping = True
+            self._give_up_at = time.monotonic() + STOPPING_SECONDS
+            self._awake.notify()
+        self._thread.join()
+
+    @property
+    def queued(self) -> int:
+        """How many operations wait."""
+        return len(self._queue)
+
+    def submit(self, work: Work) -> asyncio.Future[Any]:
+        """Queue an operation of the running event loop; the future has its outcome or its refusal."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._enqueue(Pending(work, future, loop))
+        return future
+
+    def run(self, work: Work) -> Any:
+        """Queue an operation and wait for its outcome; raises its refusal."""
+        future: Future[Any] = Future()
+        self._enqueue(Pending(work, future, None))
+        return future.result()
+
+    def _enqueue(self, pending: Pending) -> None:
+        with self._awake:
+            if self._stopping:
+                raise Draining
+            if len(self._queue) >= (self._queue_limit if pending.starts_work else 2 * self._queue_limit):
+                raise Overloaded
+            self._queue.append(pending)
+            if self._waiting:
+                self._awake.notify()
+
+    # The committer's thread -----------------------------------------------------------------------
+
+    def _work(self) -> None:
+        checkpointed = True
+        while True:
+            with self._awake:
+                if not self._queue and not self._stopping:
+                    self._waiting = True
+                    self._awake.wait(IDLE_SECONDS)
+                    self._waiting = False
+                group = self._take()
+                if not group and not self._queue and self._stopping:
+                    break
+            if group:
+                self._settle(group)
+                checkpointed = False
+            elif not checkpointed:
+                self._checkpoint()
+                checkpointed = True
+        self._disconnect()
+
+    def _checkpoint(self) -> None:
+        try:
+            self._database.checkpoint(self._connection)
+        except Exception:
+            # A full disk must not end this thread: with it, every caller would wait for ever.
+            log.exception("the checkpoint failed and is tried again")
+            self._disconnect()
+
+    def _take(self) -> list[Pending]:
+        """The next group, in order of arrival, and no more of one wallet than leaves room for others."""
+        queue = self._queue
+        if len(queue) <= min(PER_WALLET, self._group_limit):
+            group = [pending for pending in queue if not pending.abandoned]
+            queue.clear()
+            return group
+        group = []
+        kept: list[Pending] = []
+        of_wallet: Counter[int] = Counter()
+        while queue and len(group) < self._group_limit:
+            pending = queue.popleft()
+            if pending.abandoned:
+                continue
+            wallet_id = pending.work.wallet_id if isinstance(pending.work, Operation) else 0
+            if wallet_id and of_wallet[wallet_id] >= PER_WALLET:
+                kept.append(pending)
+            else:
+                of_wallet[wallet_id] += 1
+                group.append(pending)
+        if kept and len(of_wallet) == 1:
+            room = self._group_limit - len(group)
+            group += kept[:room]
+            kept = kept[room:]
+        queue.extendleft(reversed(kept))
+        return group
+
+    def _settle(self, group: list[Pending]) -> None:
+        began = time.perf_counter()
+        try:
+            answers = self._commit([pending.work for pending in group])
+        except BaseException as error:  # noqa: BLE001 - a bug here must not leave callers without an answer
+            answers = [self._fault(error) for _ in group]
+        seconds = time.perf_counter() - began
+        self.tally.groups += 1
+        self.tally.operations += len(group)
+        self.tally.seconds += seconds
+        deferred = [pending for pending, answer in zip(group, answers, strict=True) if answer is DEFERRED]
+        if deferred:
+            with self._awake:
+                self._queue.extendleft(reversed(deferred))
+        _deliver(group, answers)
+        written, self._written = self._written, set()
+        try:
+            if self.tally.observe is not None:
+                self.tally.observe(len(group), seconds)
+            if self._changed is not None and written:
+                self._changed(written)
+        except Exception:
+            # Whoever looks on must not end this thread: with it, every caller would wait for ever.
+            log.exception("a group is committed, and somebody who looks on failed")
+
+    def _commit(self, works: Sequence[Work]) -> list[Any]:
+        """Run a group until its fate is known; one answer an operation: a value, or a refusal."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        for attempt in range(TRIES):
+            try:
+                return self._transact(works, deadline)
+            except CommitUnknownError:
+                self._disconnect()
+                return [OutcomeUnknown() for _ in works]
+            except Exception as error:  # noqa: BLE001 - every fault is told apart here, none is lost
+                # Whatever state a failed commit left the connection in, the next group has a new one.
+                self._disconnect()
+                if is_away(error):
+                    return [DatabaseAway() for _ in works]
+                if not is_conflict(error) or (attempt + 1 == TRIES and is_duplicate(error)):
+                    return self._one_by_one(works, error)
+                self.tally.conflicts += 1
+        return [Conflict() for _ in works]
+
+    def _transact(self, works: Sequence[Work], deadline: float) -> list[Any]:
+        """One database transaction; again when its commit was not answered and is found not to be there.
+
+        :raises CommitUnknownError: when that cannot be found out in time.
+        """
+        again = False
+        while True:
+            group: Group | None = None
+            try:
+                connection = self._connected()
+                group = Group(connection, self._database.statements, works)
+                with connection.begin() as transaction:
+                    group.run()
+                    if again:
+                        # What it found done may have been written by the lost one: wait for the standby.
+                        self._database.touch(connection)
+                    self._database.commit(transaction)
+            except CommitUnknownError:
+                self._disconnect()
+                if group is None or not self._took_effect(group, deadline):
+                    if self._out_of_time(deadline):
+                        raise
+                    again = True
+                    continue
+            except Exception as error:
+                # Once a commit is unknown, nothing that goes wrong afterwards makes it known.
+                if not again:
+                    raise
+                if self._out_of_time(deadline) or not (is_away(error) or is_conflict(error)):
+                    raise CommitUnknownError from error
+                self._disconnect()
+                time.sleep(RETRY_SECONDS)
+                continue
+            self._written.update(group.working.changed_wallets)
+            return group.answers
+
+    def _out_of_time(self, deadline: float) -> bool:
+        return time.monotonic() >= min(deadline, self._give_up_at)
+
+    def _one_by_one(self, works: Sequence[Work], error: Exception) -> list[Any]:
+        """One operation spoils the group: alone, the others get their answers, each wallet's in order."""
+        if len(works) == 1:
+            return [self._fault(error)]
+        answers: list[Any] = []
+        waiting: set[int] = set()
+        for work in works:
+            wallet_id = work.wallet_id if isinstance(work, Operation) else None
+            if answers and isinstance(answers[-1], DatabaseAway):
+                # Each would wait for the database as long as the one before it.
+                answers.append(DatabaseAway())
+                continue
+            answer = DEFERRED if wallet_id in waiting else self._commit([work])[0]
+            if answer is DEFERRED and wallet_id is not None:
+                waiting.add(wallet_id)
+            answers.append(answer)
+        return answers
+
+    def _fault(self, error: BaseException) -> Faulty:
+        self.tally.faults += 1
+        fault = Faulty(secrets.token_hex(6))
+        log.error("an operation failed", extra={"error_id": fault.error_id}, exc_info=error)
+        return fault
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._database.writer()
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.invalidate()
+            connection.close()
+
+    def _took_effect(self, group: Group, deadline: float) -> bool:
+        """Whether a group whose commit was not answered is there: its last row answers for all of it.
+
+        Asked in a transaction that locks and writes, because that waits for the lost one, and its own
+        commit for the standby.
+        """
+        if not group.working.rows:
+            return False
+        last = group.working.rows[-1]
+        while True:
+            try:
+                connection = self._connected()
+                driver, statements = driver_of(connection), self._database.statements
+                with connection.begin() as transaction:
+                    statements.lock_wallets(driver, sorted(group.working.changed_wallets))
+                    found = statements.fetch_row(driver, last.wallet_id, last.seq)
+                    self._database.touch(connection)
+                    self._database.commit(transaction)
+            except Exception as error:
+                self._disconnect()
+                if self._out_of_time(deadline) or not (is_away(error) or is_conflict(error)):
+                    raise CommitUnknownError from error
+                time.sleep(RETRY_SECONDS)
+            else:
+                return found is not None and bytes(found[-1]) == last.link
+
+
+def _deliver(group: Sequence[Pending], answers: Sequence[Any]) -> None:
+    """Hand each answer to whoever waits; one wake-up an event loop, not one an answer."""
+    batches: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
+    for pending, answer in zip(group, answers, strict=True):
+        if answer is DEFERRED:
+            continue
+        if isinstance(pending.future, Future):
+            _resolve([(pending.future, answer)])
+        elif pending.loop is not None:
+            batches.setdefault(pending.loop, []).append((pending.future, answer))
+    for loop, batch in batches.items():
+        try:
+            loop.call_soon_threadsafe(_resolve, batch)
+        except RuntimeError:  # the loop was closed: nobody waits any more
+            log.info("answers for a closed event loop: %d", len(batch))
+
+
+def _resolve(batch: Sequence[tuple[Any, Any]]) -> None:
+    for future, answer in batch:
+        if future.done():
+            continue
+        if isinstance(answer, Refusal | OutcomeUnknown):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)

@@ -1,0 +1,292 @@
+"""One group: lock, known?, rule, write; all in one database transaction.
+
+The wallets are locked first, in a statement of its own; only then are the time, the keys, reservations,
+lots, counters and what is due read: on PostgreSQL each statement has its own snapshot, and what was read
+before the lock may be older than it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from oanim_server.database.engine import driver_of
+from oanim_server.ledger import journal, rows
+from oanim_server.ledger.due import PORTION, Due, due_on, write_due
+from oanim_server.ledger.operations import Companion, Operation
+from oanim_server.ledger.refusals import REMEMBERED, IdempotencyKeyReused, Refusal
+from oanim_server.ledger.values import REFUSAL_MEMORY, Outcome, Reservation, State
+from oanim_server.ledger.working import Attempt, Identity, WorkingSet
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from oanim_server.database.engine import Statements
+
+# A write that moves no money: rows of a capability, at its turn, in the group's database transaction.
+Change = Callable[["Connection", int], Any]
+Work = Operation | Change
+
+# A state whose latest row is the last capture; an earlier one is found by its number.
+_ENDED_BY_A_CAPTURE = (State.COMMITTED, State.SETTLED_LATE)
+
+# The outcome of an operation that has to wait: more was due on its wallet than one group writes.
+DEFERRED = object()
+
+
+class GuardError(RuntimeError):
+    """A guarded statement changed another number of rows than was decided."""
+
+
+class Group:
+    """The operations of one database transaction, and what became of them."""
+
+    def __init__(self, connection: Connection, statements: Statements, works: Sequence[Work]) -> None:
+        self._connection = connection
+        self._driver = driver_of(connection)
+        self._statements = statements
+        self._works = works
+        self._operations = [work for work in works if isinstance(work, Operation)]
+        self._fingerprints: dict[Identity, bytes] = {}
+        self._answered: dict[Identity, tuple[bytes, Outcome | Refusal]] = {}
+        self._refused: dict[Identity, tuple[bytes, Refusal]] = {}
+        self._incomplete: set[int] = set()
+        self.working = WorkingSet(0, self._fetch_capture)
+        self.answers: list[Any] = []
+
+    def run(self) -> None:
+        """Load, decide and write; `answers` are in the order of the operations. The caller commits."""
+        self._load()
+        self.answers = [self._answer(work) for work in self._works]
+        self._write()
+
+    # Load -----------------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        working = self.working
+        self._lock_wallets()
+        working.now = self._statements.clock(self._driver)
+        if not self._operations:
+            return
+        self._load_keys()
+        self._load_reservations()
+        if working.wallets:
+            for found in self._statements.open_lots(self._driver, list(working.wallets)):
+                wallet_id, lot = rows.lot_of(found)
+                working.wallets[wallet_id].lots[lot.number] = lot
+        expiring = self._load_due()
+        self._load_counters()
+        for due in expiring:
+            write_due(working, due)
+            if not due.complete:
+                self._incomplete.add(due.wallet.wallet_id)
+
+    def _lock_wallets(self) -> None:
+        """The lock of I3 and I7: from here to the commit nobody else changes these wallets."""
+        wallet_ids = sorted({o.wallet_id for o in self._operations if not o.opens_wallet})
+        if wallet_ids:
+            for row in self._statements.lock_wallets(self._driver, wallet_ids):
+                wallet = rows.wallet_of(row)
+                self.working.wallets[wallet.wallet_id] = wallet
+
+    def _load_keys(self) -> None:
+        identities = list({operation.identity for operation in self._operations})
+        for found in self._statements.known_keys(self._driver, identities):
+            row = journal.Row(*found)
+            self.working.known[row.idem_key or "", row.wallet_id, row.caller, row.method] = row
+        starting = [operation.identity for operation in self._operations if operation.starts_work]
+        if starting:
+            self._load_refusals(starting)
+
+    def _load_reservations(self) -> None:
+        working = self.working
+        numbers = {(o.wallet_id, o.number) for o in self._operations if o.number is not None}
+        numbers.update((row.wallet_id, row.reservation) for row in working.known.values() if row.reservation)
+        if numbers:
+            for found in self._statements.load_reservations(self._driver, list(numbers)):
+                reservation = rows.reservation_of(found)
+                working.reservations[reservation.wallet_id, reservation.number] = reservation
+
+    def _load_refusals(self, identities: list[Identity]) -> None:
+        since = self.working.now - REFUSAL_MEMORY
+        for found in self._statements.known_refusals(self._driver, identities, since):
+            key, wallet_id, caller, method, fingerprint, reason, facts = found
+            refusal = revive(reason, facts)
+            self._answered[key, wallet_id, caller, method] = (bytes(fingerprint), refusal)
+
+    def _load_due(self) -> list[Due]:
+        """What is due on each wallet, `PORTION` reservations in all: the other wallets have to wait."""
+        working, left, found = self.working, PORTION, []
+        for wallet in working.wallets.values():
+            now = working.time(wallet)
+            if wallet.next_due_at is None or now < wallet.next_due_at:
+                continue
+            if not left:
+                self._incomplete.add(wallet.wallet_id)
+                continue
+            due = due_on(self._statements, self._driver, working, wallet, left)
+            left -= len(due.reservations)
+            found.append(due)
+        return found
+
+    def _load_counters(self) -> None:
+        working = self.working
+        subjects = {(o.wallet_id, scope.subject) for o in self._operations for scope in o.scopes}
+        for reservation in working.reservations.values():
+            subjects.update((reservation.wallet_id, scope.subject) for scope in reservation.scopes)
+        if not subjects:
+            return
+        for wallet_id, subject in subjects:
+            working.counter(wallet_id, subject)
+        for wallet_id, subject, charged, held in self._statements.load_counters(self._driver, list(subjects)):
+            counter = working.counter(wallet_id, subject)
+            counter.charged_micros = charged
+            counter.held_micros = held
+
+    def _fetch_capture(self, reservation: Reservation, capture: int) -> journal.Row:
+        statements, driver, wallet_id = self._statements, self._driver, reservation.wallet_id
+        if capture == reservation.captures and reservation.state in _ENDED_BY_A_CAPTURE:
+            return journal.Row(*statements.fetch_row(driver, wallet_id, reservation.last_seq))
+        return journal.Row(*statements.fetch_capture(driver, wallet_id, reservation.number, capture))
+
+    # Decide ---------------------------------------------------------------------------------------
+
+    def _answer(self, work: Work) -> Any:
+        """The outcome of one operation, or the refusal that it gets; neither spoils its neighbours."""
+        try:
+            if isinstance(work, Operation):
+                return self._decide(work)
+            return work(self._connection, self.working.now)
+        except Refusal as refusal:
+            if refusal.wallet_seq is None and isinstance(work, Operation):
+                wallet = self.working.wallets.get(work.wallet_id)
+                refusal.wallet_seq = wallet.seq if wallet is not None else None
+            return refusal
+
+    def _decide(self, operation: Operation) -> Any:
+        working = self.working
+        identity = operation.identity
+        fingerprint = operation.fingerprint()
+        known = self._known(identity)
+        if known is not None:
+            first, answer = known
+            if first != fingerprint:
+                raise IdempotencyKeyReused(operation.idempotency_key)
+            if isinstance(answer, Refusal):
+                raise answer.again()
+            return answer._replace(replayed=True)
+        if operation.wallet_id in self._incomplete:
+            return DEFERRED
+        written = len(working.rows)
+        try:
+            if operation.companion is not None:
+                operation.companion.load(self._connection, working.now)
+            outcome = operation.decide(
+                working, Attempt(operation.caller, operation.method, operation.idempotency_key, fingerprint)
+            )
+        except Refusal as refusal:
+            wallet = working.wallets.get(operation.wallet_id)
+            refusal.wallet_seq = wallet.seq if wallet is not None else None
+            if operation.starts_work and refusal.remembered and wallet is not None:
+                self._answered[identity] = self._refused[identity] = (fingerprint, refusal)
+            raise
+        if operation.companion is not None:
+            self._write_companion(operation.companion, outcome)
+        if len(working.rows) > written:
+            self._answered[identity] = (fingerprint, outcome)
+        return outcome
+
+    def _write_companion(self, companion: Companion, outcome: Outcome) -> None:
+        try:
+            companion.write(self._connection, outcome)
+        except Refusal as refusal:
+            raise GuardError("a companion refused what had been decided") from refusal
+
+    def _known(self, identity: Identity) -> tuple[bytes, Outcome | Refusal] | None:
+        """What the key was answered, before this group or earlier in it; an effect before a refusal."""
+        row = self.working.known.get(identity)
+        if row is None:
+            return self._answered.get(identity)
+        reservation = self.working.reservations.get((row.wallet_id, row.reservation))
+        return bytes(row.fingerprint or b""), journal.replay(row, reservation)
+
+    # Write ----------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        """Write all that was decided, in bulk."""
+        driver, statements, working = self._driver, self._statements, self.working
+        self._write_wallets()
+        if working.rows:
+            statements.insert_transactions(driver, working.rows)
+        self._write_reservations()
+        self._write_lots()
+        if working.changed_counters:
+            counters = [
+                (*key, working.counters[key].charged_micros, working.counters[key].held_micros)
+                for key in working.changed_counters
+            ]
+            statements.upsert_counters(driver, counters)
+        if working.usage:
+            statements.add_usage(driver, [(*key, *total) for key, total in working.usage.items()])
+        if self._refused:
+            statements.insert_refusals(driver, [self._remembered(i) for i in self._refused])
+
+    def _write_wallets(self) -> None:
+        working = self.working
+        if working.new_wallets:
+            opened = [rows.wallet_row(working.wallets[wallet_id]) for wallet_id in working.new_wallets]
+            self._expect(self._statements.insert_wallets(self._driver, opened), opened)
+        changed = [
+            rows.wallet_update(working.wallets[wallet_id], former)
+            for wallet_id, former in working.changed_wallets.items()
+            if wallet_id not in working.new_wallets
+        ]
+        if changed:
+            self._expect(self._statements.update_wallets(self._driver, changed), changed)
+
+    def _write_reservations(self) -> None:
+        working = self.working
+        if working.new_reservations:
+            made = [rows.reservation_row(reservation) for reservation in working.new_reservations.values()]
+            self._expect(self._statements.insert_reservations(self._driver, made), made)
+        if working.changed_reservations:
+            changed = [
+                rows.reservation_update(working.reservations[key], former)
+                for key, former in working.changed_reservations.items()
+            ]
+            self._expect(self._statements.update_reservations(self._driver, changed), changed)
+
+    def _write_lots(self) -> None:
+        working = self.working
+        if working.new_lots:
+            made = [rows.lot_row(wallet_id, lot) for (wallet_id, _), lot in working.new_lots.items()]
+            self._expect(self._statements.insert_lots(self._driver, made), made)
+        if working.changed_lots:
+            changed = [
+                (lot.remaining_micros, lot.held_micros, wallet_id, number)
+                for (wallet_id, number), lot in working.changed_lots.items()
+            ]
+            self._expect(self._statements.update_lots(self._driver, changed), changed)
+
+    def _remembered(self, identity: Identity) -> tuple[Any, ...]:
+        key, wallet_id, caller, method = identity
+        fingerprint, refusal = self._refused[identity]
+        facts = {**refusal.facts(), "wallet_seq": refusal.wallet_seq}
+        name = type(refusal).__name__
+        return (wallet_id, caller, method, key, fingerprint, name, journal.compact(facts), self.working.now)
+
+    @staticmethod
+    def _expect(changed: int, decided: Sequence[Any]) -> None:
+        if changed != len(decided):
+            message = f"{changed} rows changed where {len(decided)} were decided"
+            raise GuardError(message)
+
+
+def revive(reason: str, facts: str) -> Refusal:
+    """A refusal that a key remembers."""
+    fields = json.loads(facts)
+    wallet_seq = fields.pop("wallet_seq")
+    refusal = REMEMBERED[reason].revive(fields)
+    refusal.wallet_seq = wallet_seq
+    return refusal

@@ -1,0 +1,151 @@
+"""The journal's rows and their hash chain.
+
+A link is SHA-256 over the former link (32 bytes) and the row's fields in the order of `Row`, without the
+link itself, as a JSON array in UTF-8: no white space, nothing escaped that JSON does not require, bytes
+as lower-case hex, `lots` and `entries` as the JSON texts that are stored. The first link of a wallet
+follows 32 zero bytes. Integers and microseconds since 1970 only, so that both databases give the same
+bytes. Changing this breaks every chain that was ever written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+import orjson
+
+from oanim_server.ledger.values import (
+    Kind,
+    Lot,
+    Outcome,
+    Reservation,
+    ReservationFacts,
+    State,
+    Wallet,
+    WalletFacts,
+)
+
+GENESIS = bytes(32)
+
+
+class Row(NamedTuple):
+    """A transaction with its entries and the answer that its key gets. The columns of `transactions`."""
+
+    wallet_id: int
+    seq: int
+    at: int
+    kind: int
+    caller: int
+    method: int
+    idem_key: str | None
+    fingerprint: bytes | None
+    reservation: int
+    state: int
+    reserved_micros: int
+    captured_micros: int
+    captures: int
+    captured_quantity: int
+    expires_at: int | None
+    charged_micros: int
+    quantity: int
+    uncollected_micros: int
+    balance_micros: int
+    held_micros: int
+    debt_micros: int
+    frozen: int
+    lots: str
+    entries: str
+    seal: bytes | None
+    link: bytes
+
+
+COLUMNS = Row._fields
+_BYTES = (COLUMNS.index("fingerprint"), COLUMNS.index("seal"))
+
+
+def compact(value: object) -> str:
+    """JSON without white space, for a column."""
+    return orjson.dumps(value).decode()
+
+
+def link_of(former: bytes, fields: tuple[object, ...]) -> bytes:
+    """Chain a row, given without its link, to the former one."""
+    values = list(fields)
+    for place in _BYTES:
+        value = values[place]
+        if value is not None:
+            values[place] = bytes(value).hex()  # type: ignore[call-overload]
+    return hashlib.sha256(former + orjson.dumps(values)).digest()
+
+
+def seal_of_reservation(reservation: Reservation) -> bytes:
+    """SHA-256 of what never changes of a reservation and stands in no column of the journal."""
+    line = list(reservation.line) if reservation.line else None
+    scopes = [list(scope) for scope in reservation.scopes]
+    labels = sorted(reservation.labels.items())
+    opened = [reservation.opener, reservation.api_key_id, line, scopes, labels]
+    return hashlib.sha256(orjson.dumps(opened)).digest()
+
+
+def seal_of_lot(lot: Lot) -> bytes:
+    """SHA-256 of what never changes of a lot."""
+    made = [lot.number, lot.origin.value, lot.amount_micros, lot.priority, lot.expires_at, lot.created_at]
+    return hashlib.sha256(orjson.dumps(made)).digest()
+
+
+def wallet_facts(wallet: Wallet) -> WalletFacts:
+    """A wallet as an answer shows it now."""
+    return WalletFacts(
+        wallet.wallet_id,
+        wallet.balance_micros,
+        wallet.held_micros,
+        wallet.debt_micros,
+        wallet.seq,
+        wallet.frozen,
+    )
+
+
+def reservation_facts(reservation: Reservation) -> ReservationFacts:
+    """A reservation as an answer shows it now."""
+    return ReservationFacts(
+        reservation.wallet_id,
+        reservation.number,
+        reservation.state,
+        reservation.opener,
+        reservation.reserved_micros,
+        reservation.captured_micros,
+        reservation.uncollected_micros,
+        reservation.captures,
+        reservation.captured_quantity,
+        reservation.expires_at,
+        reservation.created_at,
+        reservation.line,
+        reservation.scopes,
+        reservation.labels,
+    )
+
+
+def replay(row: Row, reservation: Reservation | None) -> Outcome:
+    """The answer that a row gave: what never changes from the reservation, how it stood from the row."""
+    facts = None
+    if reservation is not None:
+        facts = reservation_facts(reservation)._replace(
+            state=State(row.state),
+            reserved_micros=row.reserved_micros,
+            captured_micros=row.captured_micros,
+            uncollected_micros=row.uncollected_micros,
+            captures=row.captures,
+            captured_quantity=row.captured_quantity,
+            expires_at=row.expires_at,
+        )
+    released = row.reserved_micros - row.captured_micros if row.kind == Kind.RELEASE else 0
+    return Outcome(
+        wallet=WalletFacts(
+            row.wallet_id, row.balance_micros, row.held_micros, row.debt_micros, row.seq, bool(row.frozen)
+        ),
+        reservation=facts,
+        charged_micros=row.charged_micros,
+        uncollected_micros=row.uncollected_micros,
+        released_micros=released,
+        replayed=True,
+    )

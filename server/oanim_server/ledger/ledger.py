@@ -1,0 +1,212 @@
+"""The ledger's front: operations in, outcomes out, and what can be read and watched."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from sqlalchemy import delete, select
+
+from oanim_server.database.engine import driver_of
+from oanim_server.database.tables import refusals, wallets
+from oanim_server.ledger.committer import Committer
+from oanim_server.ledger.operations import Operation, SettleDue
+from oanim_server.ledger.reads import ChargeRecord, Grouping, Reads, Statement, UsageTotal
+from oanim_server.ledger.refusals import Refusal
+from oanim_server.ledger.values import REFUSAL_MEMORY, Outcome, ReservationFacts, WalletFacts
+from oanim_server.ledger.watching import Hub
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from sqlalchemy import Connection
+
+    from oanim_server.database.engine import Database
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 10.0
+SWEEP_WALLETS = 1_000
+# Few enough that the calls of others find room between them.
+SWEEP_TOGETHER = 50
+
+
+class Ledger:
+    """Every movement of money of one process. Start it on the event loop that submits to it."""
+
+    def __init__(self, database: Database, *, queue_limit: int = 2_000, group_limit: int = 1_000) -> None:
+        self._database = database
+        self._reads = Reads(database.statements)
+        self._hub = Hub(self._look if database.dialect == "postgresql" else None)
+        self._committer = Committer(
+            database, changed=self._hub.wake, queue_limit=queue_limit, group_limit=group_limit
+        )
+        self._sweeper: asyncio.Task[None] | None = None
+        self.tally = self._committer.tally
+
+    def start(self, *, sweep: bool = True) -> None:
+        """Begin to take operations and, on a running event loop, to sweep."""
+        self._committer.start()
+        if sweep:
+            self._sweeper = asyncio.get_running_loop().create_task(self._sweep(), name="sweeper")
+
+    async def stop(self) -> None:
+        """Stop sweeping, commit what is queued, end."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+        await self._hub.close()
+        await asyncio.to_thread(self._committer.stop)
+
+    def stop_now(self) -> None:
+        """The same for a ledger without an event loop."""
+        self._committer.stop()
+
+    @property
+    def queued(self) -> int:
+        """How many operations wait for a group."""
+        return self._committer.queued
+
+    # Writing --------------------------------------------------------------------------------------
+
+    async def submit(self, operation: Operation) -> Outcome:
+        """Have an operation decided and committed; raises its Refusal.
+
+        Cancelling takes back a Reserve that has not begun, and nothing else.
+        """
+        return cast("Outcome", await self._committer.submit(operation))
+
+    async def write(self, change: Callable[[Connection, int], T]) -> T:
+        """Have rows written that move no money, at their turn, in a group's database transaction.
+
+        `change` may raise a Refusal before it has written anything. It may be run again, when its group is
+        or when the answer of a commit was lost: what it writes must be the same the second time.
+        """
+        return cast("T", await self._committer.submit(change))
+
+    def run(self, operation: Operation) -> Outcome:
+        """`submit` for a thread without an event loop."""
+        return cast("Outcome", self._committer.run(operation))
+
+    def run_write(self, change: Callable[[Connection, int], T]) -> T:
+        """`write` for a thread without an event loop."""
+        return cast("T", self._committer.run(change))
+
+    # Reading --------------------------------------------------------------------------------------
+
+    async def wallet(self, wallet_id: int) -> WalletFacts:
+        """The wallet now; NotFound."""
+        return await self._database.read(partial(self._reads.wallet, wallet_id=wallet_id))
+
+    async def watch(self, wallet_id: int) -> AsyncIterator[WalletFacts]:
+        """The wallet now, and the latest state after every change."""
+        with self._hub.watching(wallet_id) as changed:
+            shown: WalletFacts | None = None
+            while True:
+                changed.clear()
+                facts = await self.wallet(wallet_id)
+                if facts != shown:
+                    shown = facts
+                    yield facts
+                await changed.wait()
+
+    async def reservation(self, wallet_id: int, number: int) -> ReservationFacts:
+        """One reservation now; NotFound."""
+        return await self._database.read(partial(self._reads.reservation, wallet_id=wallet_id, number=number))
+
+    async def reservations(
+        self, wallet_id: int, *, active: bool, before: int | None, limit: int
+    ) -> list[ReservationFacts]:
+        """Reservations below a number, newest first."""
+        query = partial(
+            self._reads.reservations, wallet_id=wallet_id, active=active, before=before, limit=limit
+        )
+        return await self._database.read(query)
+
+    async def statement(
+        self, wallet_id: int, *, as_of: int | None, before: int | None, limit: int
+    ) -> Statement:
+        """The journal's rows below a seq, newest first, with the wallet and its lots as of a time."""
+        query = partial(self._reads.statement, wallet_id=wallet_id, as_of=as_of, before=before, limit=limit)
+        return await self._database.read(query)
+
+    async def usage(
+        self, wallet_id: int, *, first_day: int, last_day: int, group_by: Grouping
+    ) -> list[UsageTotal]:
+        """What was charged over days since 1970, both ends included."""
+        query = partial(
+            self._reads.usage, wallet_id=wallet_id, first_day=first_day, last_day=last_day, group_by=group_by
+        )
+        return await self._database.read(query)
+
+    async def charges(
+        self, wallet_id: int, *, since: int | None, before: int | None, limit: int
+    ) -> list[ChargeRecord]:
+        """Charges below a seq, newest first."""
+        query = partial(self._reads.charges, wallet_id=wallet_id, since=since, before=before, limit=limit)
+        return await self._database.read(query)
+
+    # Time -----------------------------------------------------------------------------------------
+
+    async def sweep(self) -> int:
+        """Write what is due on wallets that nobody touches; how many wallets it was."""
+        due = await self._database.read(self._due)
+        failed: list[BaseException] = []
+        for start in range(0, len(due), SWEEP_TOGETHER):
+            settled = [
+                self.submit(SettleDue(wallet_id=wallet_id, caller=0, idempotency_key=""))
+                for wallet_id in due[start : start + SWEEP_TOGETHER]
+            ]
+            answers = await asyncio.gather(*settled, return_exceptions=True)
+            failed += [answer for answer in answers if isinstance(answer, BaseException)]
+        if failed:
+            log.warning(
+                "wallets could not be swept and are tried again",
+                extra={"wallets": len(failed), "error": type(failed[0]).__name__},
+            )
+        await self.write(_forget)
+        return len(due) - len(failed)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            try:
+                while await self.sweep() == SWEEP_WALLETS:
+                    pass
+            except (Refusal, OSError) as error:
+                log.warning("the sweep failed and is tried again", extra={"error": type(error).__name__})
+            except Exception:
+                log.exception("the sweep failed and is tried again")
+
+    def _due(self, connection: Connection) -> list[int]:
+        now = self._database.statements.clock(driver_of(connection))
+        query = (
+            select(wallets.c.wallet_id)
+            .where(wallets.c.next_due_at.is_not(None))
+            .where(wallets.c.next_due_at <= now)
+            .order_by(wallets.c.next_due_at)
+            .limit(SWEEP_WALLETS)
+        )
+        return list(connection.execute(query).scalars())
+
+    async def _look(self, wallet_ids: list[int]) -> list[tuple[int, int]]:
+        query = select(wallets.c.wallet_id, wallets.c.seq).where(wallets.c.wallet_id.in_(wallet_ids))
+        found = await self._database.read(lambda connection: connection.execute(query).all())
+        return [(wallet_id, seq) for wallet_id, seq in found]
+
+
+def _forget(connection: Connection, now: int) -> None:
+    """Remembered refusals end after 30 days; at most a thousand a sweep, so that no group waits long."""
+    oldest = (
+        select(refusals.c.at)
+        .where(refusals.c.at <= now - REFUSAL_MEMORY)
+        .order_by(refusals.c.at)
+        .limit(1_000)
+    )
+    reached = connection.execute(oldest).scalars().all()
+    if reached:
+        connection.execute(delete(refusals).where(refusals.c.at <= reached[-1]))

@@ -1,0 +1,303 @@
+"""What the rules decided, applied to the working set: each function is one kind of journal row."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from oanim_server.ledger import journal, rules
+from oanim_server.ledger.values import (
+    Account,
+    Kind,
+    Line,
+    Lot,
+    Origin,
+    Outcome,
+    Part,
+    Reservation,
+    Scope,
+    State,
+    Wallet,
+)
+from oanim_server.ledger.working import CLOCK, Attempt, WorkingSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def credit(
+    working: WorkingSet,
+    wallet: Wallet,
+    kind: Kind,
+    origin: Origin,
+    amount_micros: int,
+    *,
+    priority: int,
+    lifetime: int | None,
+    attempt: Attempt,
+) -> Outcome:
+    """Put a new lot into a wallet; it pays the debt first. Nothing is no lot and no row."""
+    if not amount_micros:
+        return working.unchanged(wallet)
+    now = working.time(wallet)
+    wallet.lots_made += 1
+    paid = min(wallet.debt_micros, amount_micros)
+    lot = Lot(
+        number=wallet.lots_made,
+        origin=origin,
+        amount_micros=amount_micros,
+        remaining_micros=amount_micros - paid,
+        held_micros=0,
+        priority=priority,
+        expires_at=None if lifetime is None else now + lifetime,
+        created_at=now,
+    )
+    wallet.lots[lot.number] = lot
+    working.new_lots[wallet.wallet_id, lot.number] = lot
+    wallet.debt_micros -= paid
+    wallet.balance_micros += amount_micros
+    working.due_at(wallet, lot.expires_at)
+    return working.record(
+        wallet,
+        kind,
+        now,
+        attempt,
+        lots={lot.number: [amount_micros - paid, 0]},
+        entries={origin.source: -amount_micros, Account.WALLET: amount_micros},
+        seal=journal.seal_of_lot(lot),
+    )
+
+
+def hold(
+    working: WorkingSet,
+    wallet: Wallet,
+    held: rules.Held,
+    *,
+    amount_micros: int,
+    opener: int,
+    api_key_id: str,
+    line: Line | None,
+    ttl: int | None,
+    scopes: tuple[Scope, ...],
+    labels: dict[str, str],
+    attempt: Attempt,
+) -> Outcome:
+    """Open a reservation over parts of lots."""
+    now = working.time(wallet)
+    number = wallet.seq + 1
+    reservation = Reservation(
+        wallet_id=wallet.wallet_id,
+        number=number,
+        state=State.ACTIVE,
+        opener=opener,
+        api_key_id=api_key_id,
+        reserved_micros=amount_micros,
+        captured_micros=0,
+        uncollected_micros=0,
+        captures=0,
+        captured_quantity=0,
+        parts=held.parts,
+        expires_at=None if ttl is None else now + ttl,
+        created_at=now,
+        ended_at=None,
+        last_seq=0,
+        line=line,
+        scopes=scopes,
+        labels=labels,
+    )
+    working.reservations[wallet.wallet_id, number] = reservation
+    working.new_reservations[wallet.wallet_id, number] = reservation
+    moved = working.keep(wallet, held.parts)
+    working.count(reservation, held_micros=amount_micros)
+    working.due_at(wallet, reservation.expires_at)
+    seal = journal.seal_of_reservation(reservation)
+    return working.record(wallet, Kind.RESERVE, now, attempt, reservation=reservation, lots=moved, seal=seal)
+
+
+def extend(
+    working: WorkingSet, wallet: Wallet, reservation: Reservation, extended: rules.Extended, attempt: Attempt
+) -> Outcome:
+    """Add parts and time to a reservation."""
+    added = sum(micros for _, micros in extended.parts)
+    moved = working.keep(wallet, extended.parts)
+    reservation.parts = _together(reservation.parts, extended.parts)
+    reservation.reserved_micros += added
+    reservation.expires_at = extended.expires_at
+    working.count(reservation, held_micros=added)
+    working.due_at(wallet, reservation.expires_at)
+    return working.record(
+        wallet, Kind.EXTEND, working.time(wallet), attempt, reservation=reservation, lots=moved
+    )
+
+
+def _together(kept: Iterable[Part], added: Iterable[Part]) -> list[Part]:
+    """One part a lot, so that a hold that is extended often does not grow."""
+    parts: dict[int, int] = {}
+    for number, micros in (*kept, *added):
+        parts[number] = parts.get(number, 0) + micros
+    return list(parts.items())
+
+
+def capture(
+    working: WorkingSet, wallet: Wallet, reservation: Reservation, captured: rules.Captured, attempt: Attempt
+) -> Outcome:
+    """Charge parts of a hold, and give back what is not kept."""
+    now = working.time(wallet)
+    lots: dict[int, list[int]] = {}
+    entries: defaultdict[Account, int] = defaultdict(int)
+    for number, micros in captured.consumed:
+        working.move(wallet, lots, number, remaining_micros=-micros, held_micros=-micros)
+    charged = captured.charged_micros
+    wallet.balance_micros -= charged
+    wallet.held_micros -= charged
+    if charged:
+        entries[Account.WALLET] -= charged
+        entries[Account.REVENUE] += charged
+    back = _return(working, wallet, captured.returned, lots, entries)
+    reservation.captured_micros += charged
+    reservation.captures += 1
+    reservation.captured_quantity += captured.quantity
+    reservation.parts = captured.kept
+    working.count(reservation, held_micros=-charged - back, charged_micros=charged)
+    if captured.state is not State.ACTIVE:
+        working.end(reservation, captured.state, now)
+    working.use(reservation, now, charged)
+    return working.record(
+        wallet,
+        Kind.CAPTURE,
+        now,
+        attempt,
+        reservation=reservation,
+        lots=lots,
+        entries=entries,
+        charged_micros=charged,
+        quantity=captured.quantity,
+    )
+
+
+def settle_late(
+    working: WorkingSet,
+    wallet: Wallet,
+    reservation: Reservation,
+    settled: rules.SettledLate,
+    attempt: Attempt,
+) -> Outcome:
+    """Charge free credits, or nobody, for work whose hold had expired."""
+    now = working.time(wallet)
+    lots: dict[int, list[int]] = {}
+    entries: defaultdict[Account, int] = defaultdict(int)
+    for number, micros in settled.consumed:
+        working.move(wallet, lots, number, remaining_micros=-micros)
+    charged = settled.charged_micros
+    wallet.balance_micros -= charged
+    if charged:
+        entries[Account.WALLET] -= charged
+        entries[Account.REVENUE] += charged
+    if settled.uncollected_micros:
+        entries[Account.UNCOLLECTED] -= settled.uncollected_micros
+        entries[Account.REVENUE] += settled.uncollected_micros
+    reservation.captured_micros += charged
+    reservation.captures += 1
+    reservation.captured_quantity += settled.quantity
+    reservation.uncollected_micros = settled.uncollected_micros
+    working.count(reservation, charged_micros=charged)
+    working.end(reservation, State.SETTLED_LATE, now)
+    working.use(reservation, now, charged)
+    return working.record(
+        wallet,
+        Kind.LATE_SETTLEMENT,
+        now,
+        attempt,
+        reservation=reservation,
+        lots=lots,
+        entries=entries,
+        charged_micros=charged,
+        quantity=settled.quantity,
+        uncollected_micros=settled.uncollected_micros,
+    )
+
+
+def give_back(
+    working: WorkingSet,
+    wallet: Wallet,
+    reservation: Reservation,
+    returned: rules.Returned,
+    *,
+    state: State,
+    at: int,
+    attempt: Attempt,
+) -> Outcome:
+    """Release a hold, or let it expire."""
+    lots: dict[int, list[int]] = {}
+    entries: defaultdict[Account, int] = defaultdict(int)
+    back = _return(working, wallet, returned, lots, entries)
+    reservation.parts = []
+    working.count(reservation, held_micros=-back)
+    working.end(reservation, state, at)
+    kind = Kind.RELEASE if state is State.RELEASED else Kind.RESERVATION_EXPIRY
+    outcome = working.record(wallet, kind, at, attempt, reservation=reservation, lots=lots, entries=entries)
+    return outcome._replace(released_micros=back)
+
+
+def lapse(working: WorkingSet, wallet: Wallet, lot: Lot, at: int) -> None:
+    """Let what is free of a lot expire."""
+    micros = lot.free_micros
+    lots: dict[int, list[int]] = {}
+    working.move(wallet, lots, lot.number, remaining_micros=-micros)
+    wallet.balance_micros -= micros
+    working.record(
+        wallet,
+        Kind.LOT_EXPIRY,
+        at,
+        CLOCK,
+        lots=lots,
+        entries={Account.WALLET: -micros, lot.origin.lapses_to: micros},
+    )
+
+
+def as_captured(
+    working: WorkingSet,
+    reservation: Reservation,
+    capture: int,
+    amount_micros: int | None,
+    quantity: int | None,
+) -> Outcome:
+    """The answer of an earlier capture, if it was for the same charge; else AlreadyCommitted."""
+    row = working.capture(reservation, capture)
+    if quantity is None:
+        same = row.charged_micros + row.uncollected_micros == amount_micros
+    else:
+        nothing = row.charged_micros + row.uncollected_micros == 0
+        same = row.captured_quantity == quantity and (row.quantity > 0 or nothing)
+    if not same:
+        raise rules.already_committed(reservation)
+    return journal.replay(row, reservation)
+
+
+def as_it_stands(working: WorkingSet, wallet: Wallet, reservation: Reservation) -> Outcome:
+    """The answer of an operation that found its work done."""
+    facts = journal.reservation_facts(reservation)
+    return working.unchanged(wallet)._replace(reservation=facts)
+
+
+def _return(
+    working: WorkingSet,
+    wallet: Wallet,
+    returned: rules.Returned,
+    lots: dict[int, list[int]],
+    entries: defaultdict[Account, int],
+) -> int:
+    back = 0
+    for number, micros in returned.parts:
+        working.move(wallet, lots, number, held_micros=-micros)
+        back += micros
+    wallet.held_micros -= back
+    for number, micros in returned.to_debt:
+        working.move(wallet, lots, number, remaining_micros=-micros)
+        wallet.debt_micros -= micros
+    for number, micros in returned.lapsed:
+        working.move(wallet, lots, number, remaining_micros=-micros)
+        wallet.balance_micros -= micros
+        entries[Account.WALLET] -= micros
+        entries[wallet.lots[number].origin.lapses_to] += micros
+    return back

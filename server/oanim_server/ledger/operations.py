@@ -1,0 +1,294 @@
+"""The operations on money, as small frozen values.
+
+An operation says which wallet it touches, whose attempt it is, and what it needs loaded; `decide` asks the
+rules and has the working set apply what they say. Shape was checked at the edge before one is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import orjson
+
+from oanim_server.ledger import movements, rules
+from oanim_server.ledger.values import DEFAULT_TTL, Kind, Line, Method, Origin, Outcome, Scope, State
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from oanim_server.ledger.working import Attempt, Identity, WorkingSet
+
+
+class Companion(Protocol):
+    """Rows of a capability that belong in the transaction of the money they go with.
+
+    Both are called at the operation's turn, after the wallets are locked, and never when its key is known.
+    A group that is run again calls both again.
+    """
+
+    def load(self, connection: Connection, now: int) -> None:
+        """Read what `write` needs, or raise a Refusal: nothing has been decided yet."""
+
+    def write(self, connection: Connection, outcome: Outcome) -> None:
+        """Write the rows. It cannot refuse any more."""
+
+
+def fingerprint_of(*fields: object) -> bytes:
+    """SHA-256 of an operation's own fields, as JSON: equal for equal requests, whatever carried them."""
+    return hashlib.sha256(orjson.dumps(fields)).digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What every operation has: a wallet, whose attempt it is, and the rows that go with it."""
+
+    wallet_id: int
+    caller: int
+    idempotency_key: str
+    companion: Companion | None = None
+
+    @property
+    def method(self) -> Method:
+        """The name space of its idempotency key."""
+        raise NotImplementedError
+
+    @property
+    def starts_work(self) -> bool:
+        """Whether its refusals are remembered, and whether it waits behind commits when the queue is full."""
+        return False
+
+    @property
+    def opens_wallet(self) -> bool:
+        """Whether it makes its wallet."""
+        return False
+
+    @property
+    def number(self) -> int | None:
+        """The reservation it names."""
+        return None
+
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        """The spend scopes it names itself."""
+        return ()
+
+    @property
+    def identity(self) -> Identity:
+        """What names the attempt."""
+        return (self.idempotency_key, self.wallet_id, self.caller, self.method)
+
+    def fingerprint(self) -> bytes:
+        """What tells another request under the same key."""
+        raise NotImplementedError
+
+    def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:
+        """Apply it to the working set, or raise a Refusal and change nothing."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenWallet(Operation):
+    """Make a wallet with a grant of promotional credits in it.
+
+    A grant of 0 makes an empty wallet, without a row in its journal. `lifetime` is how long the credits
+    last, in microseconds, None for ever.
+    """
+
+    grant_micros: int
+    lifetime: int | None = None
+
+    @property
+    def method(self) -> Method:
+        return Method.SIGN_UP
+
+    @property
+    def opens_wallet(self) -> bool:
+        return True
+
+    def fingerprint(self) -> bytes:
+        return fingerprint_of("open", self.grant_micros, self.lifetime)
+
+    def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:
+        return movements.credit(
+            working,
+            working.open_wallet(self.wallet_id),
+            Kind.SIGN_UP_GRANT,
+            Origin.SIGN_UP,
+            self.grant_micros,
+            priority=0,
+            lifetime=self.lifetime,
+            attempt=attempt,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserve(Operation):
+    """Set credits aside for work that is about to start.
+
+    `opener` alone may commit, extend or release; `ttl` in microseconds, None for the hold of a job. `work`
+    is what else the request named, for the fingerprint alone (a generation's canonical input).
+    """
+
+    amount_micros: int
+    opener: int
+    api_key_id: str
+    line: Line | None = None
+    ttl: int | None = DEFAULT_TTL
+    spend_scopes: tuple[Scope, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+    for_method: Method = Method.RESERVE
+    work: str = ""
+
+    @property
+    def method(self) -> Method:
+        return self.for_method
+
+    @property
+    def starts_work(self) -> bool:
+        return True
+
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        return self.spend_scopes
+
+    def fingerprint(self) -> bytes:
+        # A priced line is what was asked for; what it costs may have changed by the time of a replay.
+        asked = self.amount_micros if self.line is None else [self.line.model, self.line.quantity]
+        labels = sorted(self.labels.items())
+        scopes = [list(scope) for scope in self.spend_scopes]
+        return fingerprint_of("reserve", asked, self.ttl, scopes, labels, self.work)
+
+    def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:
+        wallet = working.wallet(self.wallet_id)
+        counters = working.counters_of(self.wallet_id, self.spend_scopes)
+        held = rules.reserve(wallet, self.amount_micros, self.spend_scopes, counters)
+        return movements.hold(
+            working,
+            wallet,
+            held,
+            amount_micros=self.amount_micros,
+            opener=self.opener,
+            api_key_id=self.api_key_id,
+            line=self.line,
+            ttl=self.ttl,
+            scopes=self.spend_scopes,
+            labels=self.labels,
+            attempt=attempt,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnReservation(Operation):
+    """An operation on a reservation that is there."""
+
+    reservation: int
+
+    @property
+    def number(self) -> int | None:
+        return self.reservation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit(OnReservation):
+    """Charge part or all of a hold."""
+
+    amount_micros: int | None = None
+    quantity: int | None = None
+    keep_rest: bool = False
+    capture: int = 1
+
+    @property
+    def method(self) -> Method:
+        return Method.COMMIT
+
+    def fingerprint(self) -> bytes:
+        return fingerprint_of(
+            "commit", self.reservation, self.amount_micros, self.quantity, self.keep_rest, self.capture
+        )
+
+    def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:
+        wallet = working.wallet(self.wallet_id)
+        reservation = working.reservation(self.wallet_id, self.reservation)
+        decided = rules.commit(
+            wallet,
+            reservation,
+            rules.Charge(self.amount_micros, self.quantity),
+            caller=self.caller,
+            capture=self.capture,
+            keep_rest=self.keep_rest,
+            now=working.time(wallet),
+        )
+        if isinstance(decided, rules.Captured):
+            return movements.capture(working, wallet, reservation, decided, attempt)
+        if isinstance(decided, rules.SettledLate):
+            return movements.settle_late(working, wallet, reservation, decided, attempt)
+        return movements.as_captured(working, reservation, decided.capture, self.amount_micros, self.quantity)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release(OnReservation):
+    """Give the rest of a hold back."""
+
+    @property
+    def method(self) -> Method:
+        return Method.RELEASE
+
+    def fingerprint(self) -> bytes:
+        return fingerprint_of("release", self.reservation)
+
+    def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:
+        wallet = working.wallet(self.wallet_id)
+        reservation = working.reservation(self.wallet_id, self.reservation)
+        now = working.time(wallet)
+        decided = rules.release(wallet, reservation, caller=self.caller, now=now)
+        if isinstance(decided, rules.AsItEnded):
+            return movements.as_it_stands(working, wallet, reservation)
+        return movements.give_back(
+            working, wallet, reservation, decided.returned, state=State.RELEASED, at=now, attempt=attempt
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extend(OnReservation):
+    """Set more aside for a hold, or let it last longer, or both."""
+
+    amount_micros: int = 0
+    ttl: int | None = None
+
+    @property
+    def method(self) -> Method:
+        return Method.EXTEND
+
+    def fingerprint(self) -> bytes:
+        return fingerprint_of("extend", self.reservation, self.amount_micros, self.ttl)
+
+    def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:
+        wallet = working.wallet(self.wallet_id)
+        reservation = working.reservation(self.wallet_id, self.reservation)
+        extended = rules.extend(
+            wallet,
+            reservation,
+            working.counters_of(self.wallet_id, reservation.scopes),
+            caller=self.caller,
+            amount_micros=self.amount_micros,
+            ttl=self.ttl,
+            now=working.time(wallet),
+        )
+        return movements.extend(working, wallet, reservation, extended, attempt)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettleDue(Operation):
+    """Nothing of its own: what is due on the wallet is written before it, as before every operation."""
+
+    @property
+    def method(self) -> Method:
+        return Method.SETTLE_DUE
+
+    def fingerprint(self) -> bytes:
+        return b""
+
+    def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:  # noqa: ARG002 - as in every operation
+        return working.unchanged(working.wallet(self.wallet_id))

@@ -1,0 +1,300 @@
+"""Reading the ledger: stored balances, never a sum over history.
+
+A read before the wallet's `next_due_at` is one row. After it, what is due and not yet written is applied
+to the values that were read, by the same step that will write it: a read shows no difference between a
+server with a sweeper and one without.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy import func, select
+
+from oanim_server.database.engine import driver_of
+from oanim_server.database.tables import lots, reservations, transactions, usage_days, wallets
+from oanim_server.ledger import journal, rows, rules
+from oanim_server.ledger.due import due_on, write_due
+from oanim_server.ledger.refusals import NotFound
+from oanim_server.ledger.values import Lot, Reservation, ReservationFacts, State, Wallet, WalletFacts
+from oanim_server.ledger.working import WorkingSet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+    from oanim_server.database.engine import Statements
+
+
+# More than any wallet has due.
+ALL = 2**31
+
+
+class Statement(NamedTuple):
+    """A page of the journal, newest first, and the wallet and its open lots, in draw order, as of its time.
+
+    `models` names the model of each reservation that the page mentions.
+    """
+
+    rows: list[journal.Row]
+    wallet: WalletFacts
+    lots: list[Lot]
+    models: dict[int, str]
+
+
+class UsageTotal(NamedTuple):
+    """What was charged to one group."""
+
+    group: str | int
+    charges: int
+    charged_micros: int
+
+
+class ChargeRecord(NamedTuple):
+    """One charge."""
+
+    wallet_id: int
+    seq: int
+    at: int
+    provider: str
+    model: str
+    category: str
+    charged_micros: int
+    quantity: int
+    reservation: int
+    api_key_id: str
+    project: str
+
+
+class Grouping(StrEnum):
+    """What usage is added up by: the columns of `usage_days`."""
+
+    DAY = "day"
+    MODEL = "model"
+    CATEGORY = "category"
+    API_KEY = "api_key_id"
+    PROJECT = "project"
+
+
+class Reads:
+    """Queries for `Database.read`; each method takes a connection with one snapshot."""
+
+    def __init__(self, statements: Statements) -> None:
+        self._statements = statements
+
+    def wallet(self, connection: Connection, wallet_id: int) -> WalletFacts:
+        """The wallet now."""
+        wallet, now = self._wallet(connection, wallet_id)
+        if wallet.next_due_at is None or now < wallet.next_due_at:
+            return journal.wallet_facts(wallet)
+        seq = wallet.seq
+        self._settled(connection, wallet, now)
+        return journal.wallet_facts(wallet)._replace(seq=seq)
+
+    def reservation(self, connection: Connection, wallet_id: int, number: int) -> ReservationFacts:
+        """One reservation now."""
+        _, now = self._wallet(connection, wallet_id, what="reservation")
+        found = self._statements.load_reservations(driver_of(connection), [(wallet_id, number)])
+        if not found:
+            raise NotFound(what="reservation")
+        return self._standing(found, now)[0]
+
+    def reservations(
+        self, connection: Connection, wallet_id: int, *, active: bool, before: int | None, limit: int
+    ) -> list[ReservationFacts]:
+        """Reservations, newest first."""
+        _, now = self._wallet(connection, wallet_id)
+        query = select(reservations).where(reservations.c.wallet_id == wallet_id)
+        if active:
+            query = query.where(reservations.c.state == State.ACTIVE.value).where(
+                reservations.c.expires_at.is_(None) | (reservations.c.expires_at > now)
+            )
+        if before is not None:
+            query = query.where(reservations.c.number < before)
+        query = query.order_by(reservations.c.number.desc()).limit(limit)
+        return self._standing(connection.execute(query).all(), now)
+
+    def statement(
+        self, connection: Connection, wallet_id: int, *, as_of: int | None, before: int | None, limit: int
+    ) -> Statement:
+        """The statement as of a time; None is now. What was due by then counts as written."""
+        wallet, now = self._wallet(connection, wallet_id)
+        time = now if as_of is None else min(as_of, now)
+        if time >= wallet.at:
+            written = wallet.seq
+            settled = self._settled(connection, wallet, time)
+            coming = [row for row in settled.rows if before is None or row.seq < before]
+            facts = journal.wallet_facts(wallet)
+            open_lots = [lot for lot in wallet.lots.values() if lot.remaining_micros]
+        else:
+            written = self._last_seq(connection, wallet, time)
+            coming = []
+            facts = self._facts_at(connection, wallet_id, written)
+            # It undoes what later rows did, so only the first page has them.
+            open_lots = self._lots_at(connection, wallet_id, written) if before is None else []
+        page = coming[::-1][:limit]
+        if len(page) < limit:
+            query = (
+                select(transactions)
+                .where(transactions.c.wallet_id == wallet_id)
+                .where(transactions.c.seq <= written)
+            )
+            if before is not None:
+                query = query.where(transactions.c.seq < before)
+            query = query.order_by(transactions.c.seq.desc()).limit(limit - len(page))
+            page += [journal.Row(*row) for row in connection.execute(query)]
+        return Statement(
+            page, facts, sorted(open_lots, key=rules.draw_order), self._models(connection, wallet_id, page)
+        )
+
+    def usage(
+        self, connection: Connection, wallet_id: int, *, first_day: int, last_day: int, group_by: Grouping
+    ) -> list[UsageTotal]:
+        """Totals over days since 1970, both ends included; days in order, others the largest first."""
+        self._wallet(connection, wallet_id)
+        group = usage_days.c[group_by.value]
+        charged = func.sum(usage_days.c.charged_micros)
+        query = (
+            select(group, func.sum(usage_days.c.charges), charged)
+            .where(usage_days.c.wallet_id == wallet_id)
+            .where(usage_days.c.day.between(first_day, last_day))
+            .group_by(group)
+        )
+        query = query.order_by(group) if group_by is Grouping.DAY else query.order_by(charged.desc(), group)
+        return [
+            UsageTotal(name, int(charges), int(micros)) for name, charges, micros in connection.execute(query)
+        ]
+
+    def charges(
+        self, connection: Connection, wallet_id: int, *, since: int | None, before: int | None, limit: int
+    ) -> list[ChargeRecord]:
+        """Charges one by one, newest first."""
+        wallet, _ = self._wallet(connection, wallet_id)
+        after = self._last_seq(connection, wallet, since - 1) if since is not None else 0
+        t, r = transactions.c, reservations.c
+        query = (
+            select(t.seq, t.at, t.charged_micros, t.quantity, reservations)
+            .join(reservations, (r.wallet_id == t.wallet_id) & (r.number == t.reservation))
+            .where(t.wallet_id == wallet_id, t.seq > after, t.charged_micros > 0)
+        )
+        if before is not None:
+            query = query.where(t.seq < before)
+        query = query.order_by(t.seq.desc()).limit(limit)
+        return [
+            _charge(row.seq, row.at, row.charged_micros, row.quantity, rows.reservation_of(row[4:]))
+            for row in connection.execute(query)
+        ]
+
+    # Pieces ---------------------------------------------------------------------------------------
+
+    def _wallet(self, connection: Connection, wallet_id: int, what: str = "account") -> tuple[Wallet, int]:
+        """A wallet's row, and the time on it."""
+        # The clock before the snapshot: read after it, an old state would be judged by a later time.
+        now = self._statements.clock(driver_of(connection))
+        found = connection.execute(select(wallets).where(wallets.c.wallet_id == wallet_id)).one_or_none()
+        if found is None:
+            raise NotFound(what=what)
+        wallet = rows.wallet_of(found)
+        return wallet, max(now, wallet.at)
+
+    def _settled(self, connection: Connection, wallet: Wallet, time: int) -> WorkingSet:
+        """The wallet with its lots, and with what is due by a time applied, as it will be written."""
+        statements, driver = self._statements, driver_of(connection)
+        working = WorkingSet(time, _no_capture)
+        working.wallets[wallet.wallet_id] = wallet
+        for found in statements.open_lots(driver, [wallet.wallet_id]):
+            _, lot = rows.lot_of(found)
+            wallet.lots[lot.number] = lot
+        if wallet.next_due_at is not None and wallet.next_due_at <= time:
+            due = due_on(statements, driver, working, wallet, ALL)
+            for reservation in due.reservations:
+                for subject, _ in reservation.scopes:
+                    working.counter(wallet.wallet_id, subject)
+            write_due(working, due)
+        return working
+
+    def _standing(self, found: Sequence[Sequence[object]], now: int) -> list[ReservationFacts]:
+        standing = []
+        for row in found:
+            facts = journal.reservation_facts(rows.reservation_of(row))
+            if facts.state is State.ACTIVE and facts.expires_at is not None and facts.expires_at <= now:
+                facts = facts._replace(state=State.EXPIRED)
+            standing.append(facts)
+        return standing
+
+    def _last_seq(self, connection: Connection, wallet: Wallet, time: int) -> int:
+        """The last row at or before a time: `at` never falls along seq, so that it is found by halving."""
+        low, high = 0, wallet.seq
+        while low < high:
+            middle = (low + high + 1) // 2
+            at = connection.execute(
+                select(transactions.c.at)
+                .where(transactions.c.wallet_id == wallet.wallet_id)
+                .where(transactions.c.seq == middle)
+            ).scalar_one()
+            if at <= time:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def _facts_at(self, connection: Connection, wallet_id: int, seq: int) -> WalletFacts:
+        if seq == 0:
+            return WalletFacts(wallet_id, 0, 0, 0, 0, frozen=False)
+        row = journal.Row(*self._statements.fetch_row(driver_of(connection), wallet_id, seq))
+        return journal.replay(row, None).wallet
+
+    def _lots_at(self, connection: Connection, wallet_id: int, seq: int) -> list[Lot]:
+        """The lots after a row: as they are now, less what later rows did to them."""
+        now = {
+            lot.number: lot
+            for _, lot in map(
+                rows.lot_of, connection.execute(select(lots).where(lots.c.wallet_id == wallet_id))
+            )
+        }
+        later = (
+            select(transactions.c.lots)
+            .where(transactions.c.wallet_id == wallet_id)
+            .where(transactions.c.seq > seq)
+        )
+        for moved in connection.execute(later).scalars():
+            for number, remaining, held in json.loads(moved):
+                now[number].remaining_micros -= remaining
+                now[number].held_micros -= held
+        return [lot for lot in now.values() if lot.remaining_micros]
+
+    def _models(self, connection: Connection, wallet_id: int, page: Sequence[journal.Row]) -> dict[int, str]:
+        numbers = {row.reservation for row in page if row.reservation}
+        if not numbers:
+            return {}
+        query = (
+            select(reservations.c.number, reservations.c.model)
+            .where(reservations.c.wallet_id == wallet_id)
+            .where(reservations.c.number.in_(numbers))
+        )
+        return {row.number: row.model for row in connection.execute(query)}
+
+
+def _charge(seq: int, at: int, charged_micros: int, quantity: int, reservation: Reservation) -> ChargeRecord:
+    line = reservation.line
+    return ChargeRecord(
+        wallet_id=reservation.wallet_id,
+        seq=seq,
+        at=at,
+        provider=line.provider if line else "",
+        model=line.model if line else "",
+        category=line.category if line else "",
+        charged_micros=charged_micros,
+        quantity=quantity,
+        reservation=reservation.number,
+        api_key_id=reservation.api_key_id,
+        project=reservation.labels.get("project", ""),
+    )
+
+
+def _no_capture(reservation: Reservation, capture: int) -> journal.Row:
+    """What is due captures nothing."""
+    raise LookupError(f"capture {capture} of reservation {reservation.number}")

@@ -1,0 +1,138 @@
+"""Rows to values and back: the one place that knows the order of the columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from oanim_server.ledger.journal import compact
+from oanim_server.ledger.values import Line, Lot, Origin, Reservation, Scope, State, Wallet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_NO_LINE = (0, "", "", "", "", 0, 0, 0)
+_ORIGINS = {int(origin): origin for origin in Origin}
+_STATES = {int(state): state for state in State}
+
+
+def wallet_of(row: Sequence[Any]) -> Wallet:
+    """A row of `wallets`."""
+    wallet_id, balance, held, debt, seq, at, link, frozen, next_due_at, lots_made = row
+    return Wallet(wallet_id, balance, held, debt, seq, at, bytes(link), bool(frozen), next_due_at, lots_made)
+
+
+def wallet_row(wallet: Wallet) -> tuple[Any, ...]:
+    """What `insert_wallets` takes."""
+    return (
+        wallet.wallet_id,
+        wallet.balance_micros,
+        wallet.held_micros,
+        wallet.debt_micros,
+        wallet.seq,
+        wallet.at,
+        wallet.link,
+        int(wallet.frozen),
+        wallet.next_due_at,
+        wallet.lots_made,
+    )
+
+
+def lot_of(row: Sequence[Any]) -> tuple[int, Lot]:
+    """A row of `lots`, with its wallet."""
+    wallet_id, number, origin, amount, remaining, held, priority, expires_at, created_at = row
+    return wallet_id, Lot(number, _ORIGINS[origin], amount, remaining, held, priority, expires_at, created_at)
+
+
+def lot_row(wallet_id: int, lot: Lot) -> tuple[Any, ...]:
+    """What `insert_lots` takes."""
+    return (
+        wallet_id,
+        lot.number,
+        int(lot.origin),
+        lot.amount_micros,
+        lot.remaining_micros,
+        lot.held_micros,
+        lot.priority,
+        lot.expires_at,
+        lot.created_at,
+    )
+
+
+def reservation_of(row: Sequence[Any]) -> Reservation:
+    """A row of `reservations`."""
+    (wallet_id, number, state, opener, api_key_id, reserved, captured, uncollected, captures,
+     captured_quantity, parts, expires_at, created_at, ended_at, last_seq, price_version, model,
+     category, provider, unit, price_micros, base_quantity, quoted, scopes, labels) = row  # fmt: skip
+    return Reservation(
+        wallet_id,
+        number,
+        _STATES[state],
+        opener,
+        api_key_id,
+        reserved,
+        captured,
+        uncollected,
+        captures,
+        captured_quantity,
+        [(lot, micros) for lot, micros in orjson.loads(parts)],
+        expires_at,
+        created_at,
+        ended_at,
+        last_seq,
+        Line(price_version, model, category, provider, unit, price_micros, base_quantity, quoted)
+        if price_version
+        else None,
+        tuple(Scope(subject, limit) for subject, limit in orjson.loads(scopes)) if scopes != "[]" else (),
+        orjson.loads(labels) if labels != "{}" else {},
+    )
+
+
+def reservation_row(reservation: Reservation) -> tuple[Any, ...]:
+    """What `insert_reservations` takes."""
+    line = reservation.line
+    return (
+        reservation.wallet_id,
+        reservation.number,
+        int(reservation.state),
+        reservation.opener,
+        reservation.api_key_id,
+        reservation.reserved_micros,
+        reservation.captured_micros,
+        reservation.uncollected_micros,
+        reservation.captures,
+        reservation.captured_quantity,
+        compact(reservation.parts),
+        reservation.expires_at,
+        reservation.created_at,
+        reservation.ended_at,
+        reservation.last_seq,
+        *(line if line is not None else _NO_LINE),
+        compact([list(scope) for scope in reservation.scopes]) if reservation.scopes else "[]",
+        compact(reservation.labels) if reservation.labels else "{}",
+    )
+
+
+def reservation_update(reservation: Reservation, former_seq: int) -> tuple[Any, ...]:
+    """What `update_reservations` takes: it changes the row only if nobody else has since `former_seq`."""
+    return (
+        int(reservation.state),
+        reservation.reserved_micros,
+        reservation.captured_micros,
+        reservation.uncollected_micros,
+        reservation.captures,
+        reservation.captured_quantity,
+        compact(reservation.parts) if reservation.parts else "[]",
+        reservation.expires_at,
+        reservation.ended_at,
+        reservation.last_seq,
+        reservation.wallet_id,
+        reservation.number,
+        former_seq,
+    )
+
+
+def wallet_update(wallet: Wallet, former_seq: int) -> tuple[Any, ...]:
+    """What `update_wallets` takes: it changes the row only if nobody else has since `former_seq`."""
+    return (*wallet_row(wallet)[1:], wallet.wallet_id, former_seq)

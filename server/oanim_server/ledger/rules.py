@@ -1,0 +1,332 @@
+"""Two-phase metering, as pure decisions: hold first, then charge what was used and free the rest.
+
+Each rule lists its refusals in order and then returns one value: what is decided. It looks at values and
+at `now`, changes nothing and knows no database; the working set applies what it returns. Shape (signs,
+ranges, lengths) was checked at the edge.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
+
+from oanim_models.quantities import charge_micros
+from oanim_server.ledger.refusals import (
+    AccountFrozen,
+    AlreadyCommitted,
+    AlreadyReleased,
+    BlockedScope,
+    ExceedsReservation,
+    InsufficientCredits,
+    InvalidField,
+    NotYourHold,
+    Refusal,
+    ReservationExpired,
+    SpendLimitExceeded,
+)
+from oanim_server.ledger.values import (
+    LATE_SETTLEMENT_WINDOW,
+    MAX_AMOUNT_MICROS,
+    Counter,
+    Lot,
+    Part,
+    Reservation,
+    Scope,
+    State,
+    Wallet,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+
+class Held(NamedTuple):
+    """Set these parts of lots aside."""
+
+    parts: list[Part]
+
+
+class Returned(NamedTuple):
+    """What becomes of parts that are no longer held: back to their lots, to the debt, or lapsed."""
+
+    parts: list[Part]
+    to_debt: list[Part]
+    lapsed: list[Part]
+
+
+class Captured(NamedTuple):
+    """Charge these parts, keep those, give back the others."""
+
+    charged_micros: int
+    quantity: int
+    consumed: list[Part]
+    kept: list[Part]
+    returned: Returned
+    state: State
+
+
+class SettledLate(NamedTuple):
+    """Charge free parts of lots, or nobody: the work was done after its hold had expired."""
+
+    charged_micros: int
+    uncollected_micros: int
+    quantity: int
+    consumed: list[Part]
+
+
+class Released(NamedTuple):
+    """Give all that is held back."""
+
+    returned: Returned
+
+
+class Extended(NamedTuple):
+    """Set more aside, and let the hold last until then."""
+
+    parts: list[Part]
+    expires_at: int | None
+
+
+class AsItEnded(NamedTuple):
+    """Change nothing: answer how the reservation ended."""
+
+
+class AsCaptured(NamedTuple):
+    """Change nothing if the capture of that number was for the same charge: answer it again."""
+
+    capture: int
+
+
+class Facts(TypedDict):
+    """How a reservation stands, for a refusal."""
+
+    state: str
+    reserved_micros: int
+    captured_micros: int
+
+
+class Charge(NamedTuple):
+    """What a Commit charges: an amount, or a cumulative quantity at the pinned price."""
+
+    amount_micros: int | None
+    quantity: int | None
+
+
+# What is held ---------------------------------------------------------------------------------------
+
+
+def reserve(
+    wallet: Wallet, amount_micros: int, scopes: Sequence[Scope], counters: Mapping[str, Counter]
+) -> Held:
+    """Decide which parts of which lots an amount is set aside from."""
+    if wallet.frozen:
+        raise AccountFrozen
+    if amount_micros > wallet.available_micros:
+        raise InsufficientCredits(required_micros=amount_micros, available_micros=wallet.available_micros)
+    _within_limits(amount_micros, scopes, counters)
+    return Held(parts=draw(wallet.lots.values(), amount_micros))
+
+
+def extend(
+    wallet: Wallet,
+    reservation: Reservation,
+    counters: Mapping[str, Counter],
+    *,
+    caller: int,
+    amount_micros: int,
+    ttl: int | None,
+    now: int,
+) -> Extended:
+    """Decide which further parts a reservation holds, and until when."""
+    if reservation.opener != caller:
+        raise NotYourHold(opened_by=reservation.opener)
+    if reservation.state is not State.ACTIVE:
+        raise ended(reservation)
+    if amount_micros and wallet.frozen:
+        raise AccountFrozen
+    if reservation.reserved_micros + amount_micros > MAX_AMOUNT_MICROS:
+        raise InvalidField(field="amount_micros", description="a reservation holds at most 10^12 micro-USD")
+    if amount_micros > 0 and amount_micros > wallet.available_micros:
+        raise InsufficientCredits(required_micros=amount_micros, available_micros=wallet.available_micros)
+    if amount_micros:
+        _within_limits(amount_micros, reservation.scopes, counters)
+    expires_at = reservation.expires_at
+    if ttl is not None and expires_at is not None:
+        expires_at = max(expires_at, now + ttl)
+    return Extended(parts=draw(wallet.lots.values(), amount_micros), expires_at=expires_at)
+
+
+# What is charged ------------------------------------------------------------------------------------
+
+
+def commit(
+    wallet: Wallet,
+    reservation: Reservation,
+    charge: Charge,
+    *,
+    caller: int,
+    capture: int,
+    keep_rest: bool,
+    now: int,
+) -> Captured | SettledLate | AsCaptured:
+    """Decide what a capture charges, and of what; after the ttl, how it is settled late."""
+    if reservation.opener != caller:
+        raise NotYourHold(opened_by=reservation.opener)
+    if capture <= reservation.captures:
+        return AsCaptured(capture)
+    if reservation.state in (State.COMMITTED, State.RELEASED, State.SETTLED_LATE):
+        raise ended(reservation)
+    late = reservation.state is State.EXPIRED
+    if late and now >= (reservation.ended_at or 0) + LATE_SETTLEMENT_WINDOW:
+        raise ended(reservation)
+    if capture > reservation.captures + 1:
+        raise InvalidField(field="capture", description=f"the next capture is {reservation.captures + 1}")
+    amount_micros, quantity = price_of(reservation, charge)
+    left = reservation.reserved_micros - reservation.captured_micros
+    if amount_micros > left:
+        raise ExceedsReservation(required_micros=amount_micros, held_micros=0 if late else left)
+    if late:
+        return settle_late(wallet, amount_micros, quantity)
+    consumed, rest = split(reservation.parts, amount_micros)
+    if keep_rest:
+        return Captured(amount_micros, quantity, consumed, rest, Returned([], [], []), State.ACTIVE)
+    return Captured(amount_micros, quantity, consumed, [], give_back(wallet, rest, now), State.COMMITTED)
+
+
+def price_of(reservation: Reservation, charge: Charge) -> tuple[int, int]:
+    """Price a charge: (micros, what it adds to the captured quantity)."""
+    if charge.amount_micros is not None:
+        return charge.amount_micros, 0
+    if charge.quantity is None:
+        raise InvalidField(field="charge", description="amount_micros or quantity must be given")
+    line = reservation.line
+    if line is None:
+        raise InvalidField(
+            field="quantity", description="this reservation has no pinned price: give amount_micros"
+        )
+    before = reservation.captured_quantity
+    if charge.quantity < before:
+        raise InvalidField(field="quantity", description=f"it is cumulative and {before} was charged before")
+    so_far = charge_micros(line.price_micros, line.base_quantity, charge.quantity)
+    return so_far - charge_micros(line.price_micros, line.base_quantity, before), charge.quantity - before
+
+
+def settle_late(wallet: Wallet, amount_micros: int, quantity: int) -> SettledLate:
+    """Decide who pays for work whose hold had expired. Limits are not asked: the work was done."""
+    if amount_micros > max(wallet.available_micros, 0):
+        return SettledLate(charged_micros=0, uncollected_micros=amount_micros, quantity=quantity, consumed=[])
+    return SettledLate(
+        charged_micros=amount_micros,
+        uncollected_micros=0,
+        quantity=quantity,
+        consumed=draw(wallet.lots.values(), amount_micros),
+    )
+
+
+# What is given back ---------------------------------------------------------------------------------
+
+
+def release(wallet: Wallet, reservation: Reservation, *, caller: int, now: int) -> Released | AsItEnded:
+    """Decide what becomes of all that a reservation holds."""
+    if reservation.opener != caller:
+        raise NotYourHold(opened_by=reservation.opener)
+    if reservation.state in (State.COMMITTED, State.SETTLED_LATE):
+        raise already_committed(reservation)
+    if reservation.state is not State.ACTIVE:
+        return AsItEnded()
+    return Released(returned=give_back(wallet, reservation.parts, now))
+
+
+def give_back(wallet: Wallet, parts: Iterable[Part], now: int) -> Returned:
+    """Decide where parts go that are held no longer: to the debt, else to their lot unless it expired."""
+    debt = wallet.debt_micros
+    back: list[Part] = []
+    to_debt: list[Part] = []
+    lapsed: list[Part] = []
+    for number, micros in parts:
+        back.append((number, micros))
+        paid = min(debt, micros)
+        if paid:
+            debt -= paid
+            to_debt.append((number, paid))
+        if micros > paid and wallet.lots[number].expired(now):
+            lapsed.append((number, micros - paid))
+    return Returned(back, to_debt, lapsed)
+
+
+# Lots -----------------------------------------------------------------------------------------------
+
+
+def draw_order(lot: Lot) -> tuple[int, bool, int, bool, int]:
+    """Sort lots: by priority, soonest expiry (none last), promotional before paid, oldest first."""
+    return (lot.priority, lot.expires_at is None, lot.expires_at or 0, not lot.origin.promotional, lot.number)
+
+
+def draw(lots: Iterable[Lot], amount_micros: int) -> list[Part]:
+    """Take an amount from what is free of lots, in draw order. The caller knows that it is there."""
+    parts: list[Part] = []
+    free = [lot for lot in lots if lot.remaining_micros > lot.held_micros]
+    if len(free) > 1:
+        free.sort(key=draw_order)
+    for lot in free:
+        if amount_micros == 0:
+            break
+        micros = min(lot.free_micros, amount_micros)
+        parts.append((lot.number, micros))
+        amount_micros -= micros
+    if amount_micros:
+        message = f"lots are {amount_micros} micros short of what the wallet says is available"
+        raise ArithmeticError(message)
+    return parts
+
+
+def split(parts: Sequence[Part], amount_micros: int) -> tuple[list[Part], list[Part]]:
+    """Cut parts in two: the first so many micros of them, and the rest."""
+    first: list[Part] = []
+    rest: list[Part] = []
+    for number, micros in parts:
+        taken = min(micros, amount_micros)
+        amount_micros -= taken
+        if taken:
+            first.append((number, taken))
+        if micros > taken:
+            rest.append((number, micros - taken))
+    return first, rest
+
+
+# Refusals that several rules share ------------------------------------------------------------------
+
+
+def ended(reservation: Reservation) -> Refusal:
+    """The refusal that tells how a reservation ended."""
+    facts = _as_it_ended(reservation)
+    if reservation.state is State.RELEASED:
+        return AlreadyReleased(**facts)
+    if reservation.state is State.EXPIRED:
+        return ReservationExpired(**facts)
+    return AlreadyCommitted(**facts)
+
+
+def already_committed(reservation: Reservation) -> Refusal:
+    """The refusal of a capture that was made already, for something else."""
+    return AlreadyCommitted(**_as_it_ended(reservation))
+
+
+def _as_it_ended(reservation: Reservation) -> Facts:
+    return Facts(
+        state=reservation.state.name,
+        reserved_micros=reservation.reserved_micros,
+        captured_micros=reservation.captured_micros,
+    )
+
+
+def _within_limits(amount_micros: int, scopes: Sequence[Scope], counters: Mapping[str, Counter]) -> None:
+    blocked = [
+        BlockedScope(
+            subject, limit, counters[subject].charged_micros, counters[subject].held_micros, amount_micros
+        )
+        for subject, limit in scopes
+        if limit is not None
+        and counters[subject].charged_micros + counters[subject].held_micros + amount_micros > limit
+    ]
+    if blocked:
+        raise SpendLimitExceeded(blocked)

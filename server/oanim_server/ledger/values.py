@@ -1,0 +1,248 @@
+"""The ledger's nouns: wallets, lots, reservations, and the words for their states.
+
+Amounts are micro-USD and times microseconds since 1970, always as `int`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple
+
+MICROS_PER_USD = 1_000_000
+MAX_AMOUNT_MICROS = 10**12
+MAX_QUANTITY = 10**9
+
+SECOND = 1_000_000
+DAY = 86_400 * SECOND
+DEFAULT_TTL = 900 * SECOND
+LATE_SETTLEMENT_WINDOW = DAY
+REFUSAL_MEMORY = 30 * DAY
+
+# The caller of what the server starts itself, and the opener of a job's hold.
+SERVER = 0
+
+# A part of a lot: (lot number, micros).
+Part = tuple[int, int]
+
+
+class Method(IntEnum):
+    """Whose idempotency keys share a name space: one method of one caller on one wallet."""
+
+    SIGN_UP = 1
+    RESERVE = 2
+    COMMIT = 3
+    RELEASE = 4
+    EXTEND = 5
+    GENERATE = 6
+    SETTLE_DUE = 7
+
+
+class Kind(IntEnum):
+    """What a journal row records. The numbers are those of TransactionKind in the contract."""
+
+    SIGN_UP_GRANT = 1
+    RESERVE = 2
+    EXTEND = 3
+    CAPTURE = 4
+    RELEASE = 5
+    RESERVATION_EXPIRY = 6
+    LATE_SETTLEMENT = 7
+    LOT_EXPIRY = 8
+
+
+class Account(IntEnum):
+    """An account of the ledger. The numbers are those of LedgerAccount in the contract."""
+
+    WALLET = 1
+    PROMOTIONS = 2
+    REVENUE = 3
+    BREAKAGE = 4
+    UNCOLLECTED = 5
+
+
+class State(IntEnum):
+    """Where a reservation stands. The numbers are those of ReservationState in the contract."""
+
+    ACTIVE = 1
+    COMMITTED = 2
+    RELEASED = 3
+    EXPIRED = 4
+    SETTLED_LATE = 5
+
+
+class Origin(IntEnum):
+    """Where a lot came from. The numbers are those of LotOrigin in the contract."""
+
+    SIGN_UP = 1
+
+    @property
+    def source(self) -> Account:
+        """The system account that a lot of this origin is paid from, and lapses to when it was a gift."""
+        return _SOURCE[self]
+
+    @property
+    def promotional(self) -> bool:
+        """Whether the credits were given rather than bought; given ones are drawn first."""
+        return self.source is Account.PROMOTIONS
+
+    @property
+    def lapses_to(self) -> Account:
+        """The system account that what expires of it goes to."""
+        return Account.PROMOTIONS if self.promotional else Account.BREAKAGE
+
+
+_SOURCE = {Origin.SIGN_UP: Account.PROMOTIONS}
+
+
+@dataclass(slots=True)
+class Lot:
+    """Credits that came in together."""
+
+    number: int
+    origin: Origin
+    amount_micros: int
+    remaining_micros: int
+    held_micros: int
+    priority: int
+    expires_at: int | None
+    created_at: int
+
+    @property
+    def free_micros(self) -> int:
+        """What no reservation holds."""
+        return self.remaining_micros - self.held_micros
+
+    def expired(self, now: int) -> bool:
+        """Whether its life has ended; true at the instant itself."""
+        return self.expires_at is not None and now >= self.expires_at
+
+
+class Scope(NamedTuple):
+    """A subject whose spending is added up, and what it may reach."""
+
+    subject: str
+    limit_micros: int | None
+
+
+class Line(NamedTuple):
+    """A priced line: the price version that was pinned, and the quantity that was quoted."""
+
+    price_version: int
+    model: str
+    category: str
+    provider: str
+    unit: str
+    price_micros: int
+    base_quantity: int
+    quantity: int
+
+
+@dataclass(slots=True)
+class Counter:
+    """What was charged and is held under one subject of one wallet."""
+
+    charged_micros: int = 0
+    held_micros: int = 0
+
+
+@dataclass(slots=True)
+class Reservation:
+    """Credits set aside, by whom, for what, and what became of them."""
+
+    wallet_id: int
+    number: int
+    state: State
+    opener: int
+    api_key_id: str
+    reserved_micros: int
+    captured_micros: int
+    uncollected_micros: int
+    captures: int
+    captured_quantity: int
+    parts: list[Part]
+    expires_at: int | None
+    created_at: int
+    ended_at: int | None
+    last_seq: int
+    line: Line | None
+    scopes: tuple[Scope, ...]
+    labels: dict[str, str]
+
+    @property
+    def held_micros(self) -> int:
+        """What it keeps of its lots now."""
+        return self.reserved_micros - self.captured_micros if self.state is State.ACTIVE else 0
+
+
+@dataclass(slots=True)
+class Wallet:
+    """An account's credits, and the head of its journal."""
+
+    wallet_id: int
+    balance_micros: int
+    held_micros: int
+    debt_micros: int
+    seq: int
+    at: int
+    link: bytes
+    frozen: bool
+    next_due_at: int | None
+    lots_made: int
+    lots: dict[int, Lot] = field(default_factory=dict)
+
+    @property
+    def available_micros(self) -> int:
+        """What new work can be started with."""
+        return self.balance_micros - self.held_micros
+
+
+class WalletFacts(NamedTuple):
+    """A wallet as an answer shows it."""
+
+    wallet_id: int
+    balance_micros: int
+    held_micros: int
+    debt_micros: int
+    seq: int
+    frozen: bool
+
+    @property
+    def available_micros(self) -> int:
+        """What new work can be started with."""
+        return self.balance_micros - self.held_micros
+
+
+class ReservationFacts(NamedTuple):
+    """A reservation as an answer shows it: what never changes, and how it stood."""
+
+    wallet_id: int
+    number: int
+    state: State
+    opener: int
+    reserved_micros: int
+    captured_micros: int
+    uncollected_micros: int
+    captures: int
+    captured_quantity: int
+    expires_at: int | None
+    created_at: int
+    line: Line | None
+    scopes: tuple[Scope, ...]
+    labels: dict[str, str]
+
+    @property
+    def held_micros(self) -> int:
+        """What it keeps of its lots."""
+        return self.reserved_micros - self.captured_micros if self.state is State.ACTIVE else 0
+
+
+class Outcome(NamedTuple):
+    """What an accepted operation answers: the wallet and the reservation right after it."""
+
+    wallet: WalletFacts
+    reservation: ReservationFacts | None
+    charged_micros: int
+    uncollected_micros: int
+    released_micros: int
+    replayed: bool

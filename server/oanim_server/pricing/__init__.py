@@ -1,0 +1,1 @@
+"""What work costs: published versions of the price table, and quotes by them."""

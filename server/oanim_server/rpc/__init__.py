@@ -1,0 +1,1 @@
+"""The gRPC edge: who calls, whether they may, how a refusal looks. It decides nothing about money."""

@@ -1,0 +1,151 @@
+"""The one way into the server: every call of ours is found here, and every open one is known.
+
+It is a generic handler, not an interceptor before registered methods: grpc.aio waits on one future a
+registered method at every call, which costs more than all that is done here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import grpc
+from google.protobuf.message_factory import GetMessageClass
+
+from oanim_server.accounts.refusals import KeyInvalid
+from oanim_server.ledger.refusals import Draining
+from oanim_server.rpc.admission import Buckets, Rate, Streams
+from oanim_server.rpc.handlers import HANDLERS, Handler, Method
+from oanim_server.rpc.metrics import CallCounts
+from oanim_server.rpc.roles import TABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from google.protobuf.descriptor import ServiceDescriptor
+
+    from oanim_server.accounts.authenticator import Authenticator
+    from oanim_server.accounts.values import Role
+    from oanim_server.logs import CallLog
+    from oanim_server.rpc.address import Networks
+
+log = logging.getLogger(__name__)
+
+RECHECK_SECONDS = 5.0
+MESSAGE_BYTES = 1 << 20
+# A message of an upload is a chunk of at most a megabyte, and the field around it.
+_ENVELOPE_BYTES = 1 << 10
+_UPLOADS = frozenset({"GenerateService/UploadInput"})
+# Streams that no work ends: they are ended when the server begins to drain.
+_ENDLESS = frozenset({"WalletService/WatchWallet"})
+
+
+class Limits(NamedTuple):
+    """What one account, one address without a key, and all together may ask for."""
+
+    rates: Mapping[Role, Rate]
+    keyless: Rate
+    open_streams: int
+    calls_in_flight: int
+    trusted_proxies: Networks
+
+
+class Edge(grpc.GenericRpcHandler):
+    """Knows every method that is served, and the calls that are open.
+
+    :param authenticator: None serves without keys: on the local socket, which only its owner can open.
+    """
+
+    def __init__(self, authenticator: Authenticator | None, limits: Limits, call_log: CallLog) -> None:
+        self.authenticator = authenticator
+        self.limits = limits
+        self.log = call_log
+        self.buckets = Buckets()
+        self.streams = Streams(limits.open_streams)
+        self.counts = CallCounts(self.streams)
+        self.draining = False
+        self.open_streams: set[Handler] = set()
+        self._methods: dict[str, Method] = {}
+        self._idle = asyncio.Event()
+        self._numbers = count(1)
+        self._prefix = secrets.token_hex(4)
+
+    def serve(self, service: ServiceDescriptor, servicer: object) -> None:
+        """Serve a service of the contract."""
+        for method in service.methods:
+            name = f"{service.name}/{method.name}"
+            path = f"/{service.full_name}/{method.name}"
+            self.add(
+                Method(
+                    path=path,
+                    name=name,
+                    roles=TABLE[path] if self.authenticator else None,
+                    parse=GetMessageClass(method.input_type).FromString,
+                    limit_bytes=MESSAGE_BYTES + (_ENVELOPE_BYTES if name in _UPLOADS else 0),
+                    answer=getattr(servicer, method.name),
+                    handler=HANDLERS[method.client_streaming, method.server_streaming],
+                    counts=self.counts.of(name),
+                    endless=name in _ENDLESS,
+                )
+            )
+
+    def add(self, method: Method) -> None:
+        """Serve one method."""
+        self._methods[method.path] = method
+
+    def service(self, handler_call_details: Any) -> Any:
+        """What handles a call, for grpc; None for a method that is not served."""
+        method = self._methods.get(handler_call_details.method)
+        if method is None:
+            return None
+        return method.handler(self, method, handler_call_details.invocation_metadata)
+
+    def new_request_id(self) -> str:
+        """An id for a call that brought none."""
+        return f"{self._prefix}-{next(self._numbers):x}"
+
+    def ended(self) -> None:
+        """Note that a call has ended."""
+        self.counts.in_flight -= 1
+        if self.draining and not self.counts.in_flight:
+            self._idle.set()
+
+    async def watch_keys(self) -> None:
+        """End the streams of keys that were revoked; runs until it is cancelled."""
+        while True:
+            await asyncio.sleep(RECHECK_SECONDS)
+            for token in {stream.token for stream in self.open_streams if stream.token}:
+                await self._check(token)
+
+    async def drain(self, seconds: float) -> None:
+        """Refuse new calls, end the streams that would not end, and let the others finish."""
+        self.draining = True
+        for stream in list(self.open_streams):
+            if stream.method.endless:
+                stream.end(Draining())
+        await self._wait(seconds)
+        for stream in list(self.open_streams):
+            stream.end(Draining())
+        await self._wait(1.0)
+
+    async def _wait(self, seconds: float) -> None:
+        if self.counts.in_flight:
+            try:
+                await asyncio.wait_for(self._idle.wait(), seconds)
+            except TimeoutError:
+                log.warning("calls are still open", extra={"calls": self.counts.in_flight})
+
+    async def _check(self, token: str) -> None:
+        if self.authenticator is None:
+            return
+        try:
+            await self.authenticator.authenticate(token)
+        except KeyInvalid:
+            for stream in list(self.open_streams):
+                if stream.token == token:
+                    stream.end(KeyInvalid())
+        except Exception:
+            log.exception("the key of an open stream could not be checked")

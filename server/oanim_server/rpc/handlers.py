@@ -1,0 +1,292 @@
+"""One call from its first byte to its status, in the three shapes that calls have.
+
+A handler is made for each call and is the `Call` that its servicer gets. Whatever happens, cancellation
+included, the call is counted, logged, and leaves the lists of what is open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+from contextlib import aclosing, contextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from oanim_server.database.engine import is_away, is_conflict
+from oanim_server.ledger.refusals import (
+    Conflict,
+    DatabaseAway,
+    Draining,
+    Faulty,
+    InvalidField,
+    Overloaded,
+    Refusal,
+)
+from oanim_server.rpc.admission import TooLarge
+from oanim_server.rpc.call import Call, Metadata
+from oanim_server.rpc.messages import account_text
+from oanim_server.rpc.refusals import TABLE
+from oanim_server.rpc.roles import WrongRole
+from oanim_server.rpc.status import Answer, answer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from google.protobuf.message import Message
+
+    from oanim_server.rpc.edge import Edge
+    from oanim_server.rpc.metrics import MethodCounts
+    from oanim_server.rpc.roles import Roles
+
+log = logging.getLogger(__name__)
+
+# How long a unary call that names no deadline may take.
+UNARY_SECONDS = 60.0
+_TOO_LATE = Answer(
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    "There was no answer in time and the outcome is unknown: repeat the call with the same idempotency key.",
+    (),
+)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Method(NamedTuple):
+    """A method that is served: who may call it, what reads its requests, and who answers."""
+
+    path: str
+    name: str
+    roles: Roles
+    parse: Callable[[bytes], Message]
+    limit_bytes: int
+    answer: Callable[[Any, Call], Any]
+    handler: type[Handler]
+    counts: MethodCounts
+    # No work of the server's ends it.
+    endless: bool = False
+
+
+class Handler(Call):
+    """What the shapes have in common. A subclass says how requests become answers."""
+
+    __slots__ = ("_ended_by", "_task", "edge", "method", "token")
+
+    # For grpc: bytes come in and go out, so that what cannot be parsed is refused by us.
+    request_deserializer: ClassVar[None] = None
+    response_serializer: ClassVar[None] = None
+
+    def __init__(self, edge: Edge, method: Method, metadata: Metadata) -> None:
+        super().__init__(metadata, edge.limits.trusted_proxies)
+        self.edge = edge
+        self.method = method
+        self.token = ""
+        self._ended_by: Refusal | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    async def respond(self, source: Any) -> bytes | None:
+        """Answer; `source` is the request in bytes, or the stream of them."""
+        raise NotImplementedError
+
+    async def handle(self, source: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes | None:
+        """Take the call through everything, and send its status."""
+        began = perf_counter()
+        self.context = context
+        self.edge.counts.in_flight += 1
+        code = "OK"
+        try:
+            try:
+                self._read_headers()
+                await self._admit(began)
+                return await self.respond(source)
+            except Refusal as refusal:
+                status = self._status(refusal)
+                code = status.code.name
+            except asyncio.CancelledError:
+                if self._ended_by is None or self._task is None:
+                    # The caller hung up or its deadline passed: nobody reads an answer.
+                    code = "DEADLINE_EXCEEDED" if context.time_remaining() == 0 else "CANCELLED"
+                    raise
+                self._task.uncancel()
+                status = self._status(self._ended_by)
+                code = status.code.name
+            except TimeoutError:
+                status = _TOO_LATE
+                code = status.code.name
+            except grpc.aio.BaseError:
+                code = "CANCELLED"
+                raise
+            except Exception as error:  # noqa: BLE001 - it is logged under an id; its text stays here
+                status = self._status(self._known(error))
+                code = status.code.name
+            await context.abort(*status)
+        finally:
+            # Last of all: a server that drains waits until every status was sent.
+            self._leave(code, perf_counter() - began)
+        return None
+
+    def end(self, refusal: Refusal) -> None:
+        """End an open stream with a refusal."""
+        if self._ended_by is None and self._task is not None:
+            self._ended_by = refusal
+            self._task.cancel()
+
+    def parsed(self, raw: bytes) -> Message:
+        """Read a request.
+
+        :raises TooLarge: above the method's limit.
+        :raises InvalidField: for bytes that are no such message.
+        """
+        method = self.method
+        if len(raw) > method.limit_bytes:
+            raise TooLarge(limit_bytes=method.limit_bytes)
+        try:
+            return method.parse(raw)
+        except DecodeError:
+            raise InvalidField(
+                field="request", description=f"these bytes are not a request of {method.name}"
+            ) from None
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Count an open stream, and make it one that can be ended."""
+        account_id = self.caller.account_id if self.method.roles is not None else None
+        streams = self.edge.streams
+        if account_id is not None:
+            streams.enter(account_id)
+        self._task = asyncio.current_task()
+        self.edge.open_streams.add(self)
+        try:
+            yield
+        finally:
+            self.edge.open_streams.discard(self)
+            if account_id is not None:
+                streams.leave(account_id)
+
+    def _read_headers(self) -> None:
+        request_id = ""
+        for key, value in self.metadata:
+            if key == "authorization" and isinstance(value, str):
+                scheme, _, token = value.partition(" ")
+                if scheme.lower() == "bearer":
+                    self.token = token.strip()
+            elif key == "x-request-id" and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
+                request_id = value
+        self.request_id = request_id or self.edge.new_request_id()
+
+    async def _admit(self, now: float) -> None:
+        """Authenticate, authorise, limit: in this order, before a byte of the request is looked at."""
+        edge = self.edge
+        if edge.draining:
+            raise Draining
+        if edge.counts.in_flight > edge.limits.calls_in_flight:
+            raise Overloaded
+        roles = self.method.roles
+        if edge.authenticator is None:
+            return
+        if roles is None:
+            edge.buckets.take(self.address, edge.limits.keyless, now)
+            return
+        caller = self.caller = await edge.authenticator.authenticate(self.token)
+        if caller.role not in roles:
+            raise WrongRole(caller.role)
+        edge.buckets.take(caller.account_id, edge.limits.rates[caller.role], now)
+
+    def _known(self, error: Exception) -> Refusal:
+        """What an exception that is no refusal means to the caller."""
+        if is_away(error):
+            return DatabaseAway()
+        if is_conflict(error):
+            return Conflict()
+        return self._fault(error)
+
+    def _fault(self, error: Exception) -> Faulty:
+        fault = Faulty(secrets.token_hex(6))
+        log.error(
+            "a call failed",
+            extra={"error_id": fault.error_id, "method": self.method.name, "request_id": self.request_id},
+            exc_info=error,
+        )
+        return fault
+
+    def _status(self, refusal: Refusal) -> Answer:
+        return answer(refusal if type(refusal) in TABLE else self._fault(refusal))
+
+    def _leave(self, code: str, seconds: float) -> None:
+        caller = getattr(self, "caller", None)
+        self.method.counts.add(code, seconds)
+        self.edge.log.write(
+            self.method.name,
+            code,
+            seconds,
+            request_id=self.request_id,
+            account=account_text(caller.account_id) if caller else "",
+            key_id=caller.key_id if caller else "",
+        )
+        self.edge.ended()
+
+
+class UnaryUnary(Handler):
+    """A request, an answer."""
+
+    __slots__ = ()
+    request_streaming: ClassVar[bool] = False
+    response_streaming: ClassVar[bool] = False
+    unary_unary = Handler.handle
+
+    async def respond(self, source: bytes) -> bytes:
+        request = self.parsed(source)
+        if self.context.time_remaining() is None:
+            async with asyncio.timeout(UNARY_SECONDS):
+                response = await self.method.answer(request, self)
+        else:
+            response = await self.method.answer(request, self)
+        serialized: bytes = response.SerializeToString()
+        return serialized
+
+
+class UnaryStream(Handler):
+    """A request, answers until the work has ended."""
+
+    __slots__ = ()
+    request_streaming: ClassVar[bool] = False
+    response_streaming: ClassVar[bool] = True
+    unary_stream = Handler.handle
+
+    async def respond(self, source: bytes) -> None:
+        with self.open():
+            request = self.parsed(source)
+            # Closed here and now, also when the caller hangs up: what it holds must not wait for a collector.
+            async with aclosing(self.method.answer(request, self)) as responses:
+                async for response in responses:
+                    await self.context.write(response.SerializeToString())
+
+
+class StreamUnary(Handler):
+    """Requests until the caller has sent all, then an answer."""
+
+    __slots__ = ()
+    request_streaming: ClassVar[bool] = True
+    response_streaming: ClassVar[bool] = False
+    stream_unary = Handler.handle
+
+    async def respond(self, source: AsyncIterator[bytes]) -> bytes:
+        with self.open():
+            response = await self.method.answer(self._requests(source), self)
+        serialized: bytes = response.SerializeToString()
+        return serialized
+
+    async def _requests(self, source: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+        async for raw in source:
+            yield self.parsed(raw)
+
+
+# By (the client streams, the server streams).
+HANDLERS: dict[tuple[bool, bool], type[Handler]] = {
+    (False, False): UnaryUnary,
+    (False, True): UnaryStream,
+    (True, False): StreamUnary,
+}

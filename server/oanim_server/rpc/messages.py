@@ -1,0 +1,194 @@
+"""The capabilities' values as messages of the contract: the numbers of their enums are its numbers."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import TYPE_CHECKING, cast
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from oanim_server.ledger import ids
+from oanim_server.pricing.values import OWN
+from oanim_server.rpc import shape
+from openanimate.metering.v1 import (
+    account_service_pb2,
+    pricing_service_pb2,
+    reservation_pb2,
+    wallet_pb2,
+    wallet_service_pb2,
+)
+
+if TYPE_CHECKING:
+    from oanim_models.catalogue import Price
+    from oanim_server.accounts.values import ApiKey
+    from oanim_server.ledger.journal import Row
+    from oanim_server.ledger.reads import ChargeRecord, UsageTotal
+    from oanim_server.ledger.values import Line, Lot, Outcome, ReservationFacts, WalletFacts
+    from openanimate.metering.v1 import role_pb2
+
+SERVER = "server"
+
+# A busy account's id is written many times a second.
+account_text = lru_cache(maxsize=65_536)(ids.account_text)
+
+
+def timestamp(micros: int) -> Timestamp:
+    """A point in time."""
+    seconds, rest = divmod(micros, 1_000_000)
+    return Timestamp(seconds=seconds, nanos=rest * 1_000)
+
+
+def maybe_timestamp(micros: int | None) -> Timestamp | None:
+    """A point in time that there may not be."""
+    return None if micros is None else timestamp(micros)
+
+
+def reservation_text(wallet_id: int, number: int) -> str:
+    """The id of a reservation, or of a generation."""
+    return f"{account_text(wallet_id)}-{number}"
+
+
+def wallet(facts: WalletFacts) -> wallet_pb2.Wallet:
+    """A wallet."""
+    return wallet_pb2.Wallet(
+        account_id=account_text(facts.wallet_id),
+        balance_micros=facts.balance_micros,
+        held_micros=facts.held_micros,
+        available_micros=facts.balance_micros - facts.held_micros,
+        wallet_seq=facts.seq,
+        debt_micros=facts.debt_micros,
+        frozen=facts.frozen,
+    )
+
+
+def reservation(facts: ReservationFacts) -> reservation_pb2.Reservation:
+    """A reservation."""
+    account = account_text(facts.wallet_id)
+    line = facts.line
+    return reservation_pb2.Reservation(
+        reservation_id=f"{account}-{facts.number}",
+        account_id=account,
+        state=cast("reservation_pb2.ReservationState.ValueType", facts.state.value),
+        reserved_micros=facts.reserved_micros,
+        captured_micros=facts.captured_micros,
+        held_micros=facts.held_micros,
+        captures=facts.captures,
+        captured_quantity=facts.captured_quantity,
+        price=None if line is None else _pinned(line),
+        quoted_quantity=0 if line is None else line.quantity,
+        expires_at=maybe_timestamp(facts.expires_at),
+        created_at=timestamp(facts.created_at),
+        opened_by=account_text(facts.opener) if facts.opener else SERVER,
+        spend_scopes=[
+            reservation_pb2.SpendScope(scope=scope.subject, limit_micros=scope.limit_micros)
+            for scope in facts.scopes
+        ],
+        labels=facts.labels,
+        uncollected_micros=facts.uncollected_micros,
+    )
+
+
+def _pinned(line: Line) -> reservation_pb2.PinnedPrice:
+    return reservation_pb2.PinnedPrice(
+        price_version=line.price_version,
+        model=line.model,
+        amount_micros=line.price_micros,
+        base_quantity=line.base_quantity,
+        unit=line.unit,
+        category=line.category,
+    )
+
+
+def outcome_reservation(outcome: Outcome) -> reservation_pb2.Reservation | None:
+    """The reservation of an outcome; a call on a reservation always has one."""
+    return None if outcome.reservation is None else reservation(outcome.reservation)
+
+
+def transaction(row: Row, models: dict[int, str]) -> wallet_service_pb2.Transaction:
+    """A row of the journal. `models` names the models of the page's reservations."""
+    return wallet_service_pb2.Transaction(
+        wallet_seq=row.seq,
+        at=timestamp(row.at),
+        kind=cast("wallet_service_pb2.TransactionKind.ValueType", row.kind),
+        reservation_id=reservation_text(row.wallet_id, row.reservation) if row.reservation else "",
+        entries=[
+            wallet_service_pb2.Entry(account=account, amount_micros=micros)
+            for account, micros in json.loads(row.entries)
+        ],
+        lots=[
+            wallet_service_pb2.LotMovement(lot=number, remaining_micros=remaining, held_micros=held)
+            for number, remaining, held in json.loads(row.lots)
+        ],
+        balance_micros=row.balance_micros,
+        held_micros=row.held_micros,
+        model=models.get(row.reservation, ""),
+    )
+
+
+def lot(found: Lot) -> wallet_service_pb2.Lot:
+    """A lot."""
+    return wallet_service_pb2.Lot(
+        lot=found.number,
+        origin=cast("wallet_service_pb2.LotOrigin.ValueType", found.origin.value),
+        amount_micros=found.amount_micros,
+        remaining_micros=found.remaining_micros,
+        held_micros=found.held_micros,
+        expires_at=maybe_timestamp(found.expires_at),
+        created_at=timestamp(found.created_at),
+    )
+
+
+def usage_total(total: UsageTotal) -> wallet_service_pb2.UsageTotal:
+    """What one group was charged."""
+    group = shape.day_text(total.group) if isinstance(total.group, int) else total.group
+    return wallet_service_pb2.UsageTotal(
+        group=group, charges=total.charges, charged_micros=total.charged_micros
+    )
+
+
+def usage_record(charge: ChargeRecord) -> wallet_service_pb2.UsageRecord:
+    """One charge."""
+    return wallet_service_pb2.UsageRecord(
+        at=timestamp(charge.at),
+        provider=_provider(charge.provider),
+        model=charge.model,
+        category=charge.category,
+        charged_micros=charge.charged_micros,
+        quantity=charge.quantity,
+        reservation_id=reservation_text(charge.wallet_id, charge.reservation),
+        api_key_id=charge.api_key_id,
+        project=charge.project,
+        wallet_seq=charge.seq,
+    )
+
+
+def api_key(key: ApiKey) -> account_service_pb2.ApiKey:
+    """A key, without its secret."""
+    return account_service_pb2.ApiKey(
+        key_id=key.key_id,
+        name=key.name,
+        role=cast("role_pb2.Role.ValueType", key.role.value),
+        created_at=timestamp(key.created_at),
+        revoked_at=maybe_timestamp(key.revoked_at),
+        used=key.used,
+    )
+
+
+def price(found: Price) -> pricing_service_pb2.Price:
+    """What one model costs."""
+    return pricing_service_pb2.Price(
+        model=found.model,
+        category=found.category,
+        amount_micros=found.amount_micros,
+        unit=found.unit,
+        base_quantity=found.base_quantity,
+        quantity_field=found.quantity_field,
+        provider=_provider(found.provider),
+        endpoint="" if found.endpoint == found.model else found.endpoint,
+        is_default=found.default,
+    )
+
+
+def _provider(name: str) -> str:
+    return "" if name == OWN else name

@@ -1,0 +1,100 @@
+"""Requests as the ledger's operations: shape checked, names resolved, nothing decided."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from oanim_server.ledger.operations import Commit, Extend, Release, Reserve
+from oanim_server.ledger.refusals import InvalidField
+from oanim_server.ledger.values import Line
+from oanim_server.pricing.refusals import UnknownModel
+from oanim_server.rpc import shape
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from oanim_server.ledger.refusals import Refusal
+    from oanim_server.ledger.values import Outcome
+    from oanim_server.pricing.prices import Prices
+    from oanim_server.rpc.call import Call
+    from openanimate.metering.v1 import wallet_service_pb2
+
+
+async def reserve(request: wallet_service_pb2.ReserveRequest, call: Call, prices: Prices) -> Reserve:
+    """A Reserve, with its line priced."""
+    fields: dict[str, Any] = {
+        "wallet_id": call.account(request.account_id),
+        "caller": call.caller.account_id,
+        "opener": call.caller.account_id,
+        "api_key_id": call.caller.key_id,
+        "idempotency_key": shape.idempotency_key(request.idempotency_key),
+        "ttl": shape.reservation_ttl(request.ttl_seconds),
+        "spend_scopes": shape.spend_scopes(request.spend_scopes),
+        "labels": shape.labels(request.labels),
+    }
+    if shape.chosen("hold", request.WhichOneof("hold")) == "amount_micros":
+        return Reserve(**fields, amount_micros=shape.amount("amount_micros", request.amount_micros))
+    model = shape.model("line.model", request.line.model)
+    quantity = shape.quantity("line.quantity", request.line.quantity)
+    try:
+        quote = await prices.quote_quantity(model, quantity)
+    except UnknownModel as refusal:
+        asked = Line(0, model, "", "", "", 0, 1, quantity)
+        return Reserve(**fields, amount_micros=1, line=asked, companion=_Refused(refusal))
+    return Reserve(**fields, amount_micros=quote.amount_micros, line=quote.line)
+
+
+class _Refused:
+    """Refuses an operation at its turn: a key that was used while the model was known is answered first."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        self._refusal = refusal
+
+    def load(self, connection: Connection, now: int) -> None:
+        raise self._refusal.again()
+
+    def write(self, connection: Connection, outcome: Outcome) -> None:
+        raise NotImplementedError
+
+
+def commit(request: wallet_service_pb2.CommitRequest, call: Call) -> Commit:
+    """A Commit."""
+    wallet_id, number = call.reservation(request.reservation_id)
+    charge = shape.chosen("charge", request.WhichOneof("charge"))
+    by_amount = charge == "amount_micros"
+    return Commit(
+        wallet_id=wallet_id,
+        caller=call.caller.account_id,
+        idempotency_key=shape.idempotency_key(request.idempotency_key),
+        reservation=number,
+        amount_micros=shape.amount(charge, request.amount_micros, least=0) if by_amount else None,
+        quantity=None if by_amount else shape.quantity(charge, request.quantity, least=0),
+        keep_rest=request.keep_rest,
+        capture=shape.capture(request.capture),
+    )
+
+
+def release(request: wallet_service_pb2.ReleaseRequest, call: Call) -> Release:
+    """A Release."""
+    wallet_id, number = call.reservation(request.reservation_id)
+    return Release(
+        wallet_id=wallet_id,
+        caller=call.caller.account_id,
+        idempotency_key=shape.idempotency_key(request.idempotency_key),
+        reservation=number,
+    )
+
+
+def extend(request: wallet_service_pb2.ExtendRequest, call: Call) -> Extend:
+    """An Extend."""
+    wallet_id, number = call.reservation(request.reservation_id)
+    if not request.amount_micros and not request.ttl_seconds:
+        raise InvalidField(field="amount_micros", description="one of amount and ttl must be given")
+    return Extend(
+        wallet_id=wallet_id,
+        caller=call.caller.account_id,
+        idempotency_key=shape.idempotency_key(request.idempotency_key),
+        reservation=number,
+        amount_micros=shape.amount("amount_micros", request.amount_micros, least=0),
+        ttl=shape.ttl(request.ttl_seconds),
+    )

@@ -1,0 +1,86 @@
+"""A refusal as a status with google.rpc details, the way every client reads it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.error_details_pb2 import (  # type: ignore[import-untyped]
+    BadRequest,
+    ErrorInfo,
+    PreconditionFailure,
+    RetryInfo,
+)
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+from grpc import StatusCode
+
+from oanim_server.ledger.refusals import NotYourHold, SpendLimitExceeded
+from oanim_server.rpc.refusals import TABLE, Row, blocked_scope, opener
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from oanim_server.ledger.refusals import Refusal
+
+DOMAIN = "open-animate.com"
+DETAILS = "grpc-status-details-bin"
+RETRY_SECONDS = 1.0
+
+
+class Answer(NamedTuple):
+    """What a refused call gets: arguments of `context.abort`."""
+
+    code: StatusCode
+    message: str
+    trailing: tuple[tuple[str, bytes], ...]
+
+
+def answer(refusal: Refusal) -> Answer:
+    """The status of a refusal of a class that has a row."""
+    row = TABLE[type(refusal)]
+    message = row.sentence(refusal)
+    status = Status(code=row.code.value[0], message=message)
+    info = ErrorInfo(reason=row.reason, domain=DOMAIN, metadata=_metadata(refusal, row))
+    details: list[Message] = [info, *_more(refusal, row, message)]
+    for detail in details:
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return Answer(row.code, message, ((DETAILS, status.SerializeToString()),))
+
+
+def _metadata(refusal: Refusal, row: Row) -> dict[str, str]:
+    metadata = {name: str(getattr(refusal, name)) for name in row.fields}
+    if isinstance(refusal, NotYourHold):
+        metadata["opened_by"] = opener(refusal.opened_by)
+    if isinstance(refusal, SpendLimitExceeded) and refusal.blocked:
+        first = refusal.blocked[0]
+        metadata = {name: str(getattr(first, name)) for name in first.__dataclass_fields__}
+    if refusal.wallet_seq is not None:
+        metadata["wallet_seq"] = str(refusal.wallet_seq)
+    return metadata
+
+
+def _more(refusal: Refusal, row: Row, message: str) -> list[Message]:
+    """What goes with the ErrorInfo."""
+    if row.code is StatusCode.INVALID_ARGUMENT:
+        field = getattr(refusal, "field", "model")
+        violation = BadRequest.FieldViolation(
+            field=field, description=getattr(refusal, "description", message), reason=row.reason
+        )
+        return [BadRequest(field_violations=[violation])]
+    if isinstance(refusal, SpendLimitExceeded):
+        violations = [
+            PreconditionFailure.Violation(
+                type=row.reason, subject=scope.scope, description=f"{blocked_scope(scope)}."
+            )
+            for scope in refusal.blocked
+        ]
+        return [PreconditionFailure(violations=violations)]
+    if row.retry:
+        retry = RetryInfo()
+        retry.retry_delay.FromNanoseconds(
+            int(getattr(refusal, "retry_after_seconds", RETRY_SECONDS) * 1_000_000_000)
+        )
+        return [retry]
+    return []

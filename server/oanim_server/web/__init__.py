@@ -1,0 +1,1 @@
+"""The HTTP edge: whether the server is well, and what it has done."""

@@ -1,0 +1,80 @@
+"""What the ledger and the work are doing, for Prometheus. Nothing here is about one account, or money."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.metrics_core import Metric
+
+    from oanim_server.generation.counts import Counts
+    from oanim_server.ledger.ledger import Ledger
+
+_SIZES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000)
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+
+
+class LedgerMetrics(Collector):
+    """The committer's queue and groups."""
+
+    def __init__(self, ledger: Ledger, registry: CollectorRegistry) -> None:
+        self._ledger = ledger
+        sizes = Histogram(
+            "oanim_group_operations", "Operations in a group.", buckets=_SIZES, registry=registry
+        )
+        seconds = Histogram(
+            "oanim_commit_seconds",
+            "From the first lock of a group to its commit.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+
+        def observe(size: int, took: float) -> None:
+            sizes.observe(size)
+            seconds.observe(took)
+
+        ledger.tally.observe = observe
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """What is known now."""
+        tally = self._ledger.tally
+        yield GaugeMetricFamily(
+            "oanim_queued_operations", "Operations that wait for a group.", value=self._ledger.queued
+        )
+        yield CounterMetricFamily("oanim_operations", "Operations that were committed.", tally.operations)
+        yield CounterMetricFamily("oanim_conflicts", "Groups that were run again.", tally.conflicts)
+        yield CounterMetricFamily("oanim_faults", "Operations that failed by a fault of ours.", tally.faults)
+
+
+class GenerationMetrics(Collector):
+    """What the work came to, and how much of it is going on here."""
+
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        """What is known now."""
+        counts = self._counts
+        ended = CounterMetricFamily(
+            "oanim_generations", "Generations that have ended, by how.", labels=["outcome"]
+        )
+        ended.add_metric(["SUCCEEDED"], counts.succeeded)
+        ended.add_metric(["CANCELLED"], counts.cancelled)
+        for reason, count in counts.failed.items():
+            ended.add_metric([reason.value], count)
+        yield ended
+        yield GaugeMetricFamily("oanim_running_generations", "Jobs worked on here.", value=counts.running)
+        yield CounterMetricFamily(
+            "oanim_provider_submits", "Paid requests that may have left this machine.", counts.submits
+        )
+        yield CounterMetricFamily(
+            "oanim_generation_takeovers", "Jobs taken over from a server that stopped.", counts.takeovers
+        )

@@ -1,0 +1,43 @@
+"""What is served over HTTP: /healthz, which asks the database, and /metrics for Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from prometheus_client import CollectorRegistry
+    from starlette.requests import Request
+
+log = logging.getLogger(__name__)
+
+HEALTH_SECONDS = 2.0
+
+
+def pages(ask_database: Callable[[], Awaitable[None]], registry: CollectorRegistry) -> Starlette:
+    """The application.
+
+    :param ask_database: raises whatever it likes when the database does not answer.
+    """
+
+    async def healthz(_request: Request) -> Response:
+        try:
+            async with asyncio.timeout(HEALTH_SECONDS):
+                await ask_database()
+        except Exception as error:  # noqa: BLE001 - whatever it is: not well
+            log.warning("the database does not answer", extra={"error": type(error).__name__})
+            return JSONResponse({"status": "database away"}, status_code=503)
+        return JSONResponse({"status": "ok"})
+
+    async def metrics(_request: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(routes=[Route("/healthz", healthz), Route("/metrics", metrics)])

@@ -1,0 +1,46 @@
+"""A user of the CLI, and a fal.ai of one's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from oanim_server.sandbox import Sandbox
+from tests.cli.running import Cli
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """A user who has nothing yet."""
+    home, folder = tmp_path / "home", tmp_path / "folder"
+    home.mkdir()
+    folder.mkdir()
+    return Cli(home, folder)
+
+
+@pytest.fixture(scope="module")
+def shared_sandbox() -> Iterator[Sandbox]:
+    with Sandbox() as running:
+        yield running
+
+
+@pytest.fixture
+def fal(shared_sandbox: Sandbox) -> Iterator[httpx.Client]:
+    """The sandbox's control side; no fault outlives its test."""
+    headers = {"Authorization": "Key id:secret"}
+    with httpx.Client(base_url=shared_sandbox.url, headers=headers, timeout=30, trust_env=False) as client:
+        yield client
+        client.delete("/sandbox/faults").raise_for_status()
+
+
+@pytest.fixture
+def direct(cli: Cli, shared_sandbox: Sandbox) -> Cli:
+    """A user with a fal.ai key of their own."""
+    cli.variables |= {"ANIMATE_FAL_KEY": "id:secret", "ANIMATE_FAL_URL": shared_sandbox.url}
+    return cli

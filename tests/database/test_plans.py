@@ -1,0 +1,165 @@
+"""The hot statements find their rows by an index, however large the tables are."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import LargeBinary, Text, text
+
+from oanim_server.database.engine import Database, driver_of
+from oanim_server.database.tables import metadata
+from oanim_server.ledger.values import State
+from tests.ledger.driving import START
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy import Connection
+
+    from oanim_server.database.engine import Statements
+
+ROWS = 20_000
+HOT = 1
+
+# What is not an empty word, a zero or a null in row n; every tenth row is the hot wallet's.
+WALLET = f"CASE WHEN n % 10 = 0 THEN {HOT} ELSE n END"
+FILLED = {
+    "accounts": {"account_id": "n", "role": "1", "sign_up_key": "'k' || n"},
+    "wallets": {"wallet_id": "n", "seq": "1", "next_due_at": "CASE WHEN n % 2 = 0 THEN n END"},
+    "lots": {"wallet_id": WALLET, "lot": "n", "amount_micros": "5", "remaining_micros": "n % 3 + 1"},
+    "reservations": {
+        "wallet_id": WALLET,
+        "number": "n",
+        "state": "CASE WHEN n % 3 = 0 THEN 1 ELSE 2 END",
+        "ended_at": "CASE WHEN n % 3 = 0 THEN NULL ELSE 1 END",
+        "expires_at": "n",
+        "reserved_micros": "1",
+        "last_seq": "n",
+    },
+    "transactions": {
+        "wallet_id": WALLET,
+        "seq": "n",
+        "idem_key": "'key-' || n",
+        "caller": "1",
+        "method": "2",
+    },
+    "refusals": {"wallet_id": WALLET, "idem_key": "'key-' || n", "caller": "1", "method": "2", "at": "n"},
+    "spend_counters": {"wallet_id": WALLET, "subject": "'scope-' || n"},
+}
+NUMBERS = {
+    "sqlite": "WITH RECURSIVE c(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM c WHERE n < {rows})"
+    " SELECT {values} FROM c",
+    "postgresql": "SELECT {values} FROM generate_series(1, {rows}) AS c(n)",
+}
+
+
+def filling(dialect: str, name: str) -> str:
+    """The statement that fills a table."""
+    blob = {"sqlite": "zeroblob(32)", "postgresql": "decode('00', 'hex')"}[dialect]
+    columns = {}
+    for column in metadata.tables[name].columns:
+        if column.name in FILLED[name]:
+            columns[column.name] = FILLED[name][column.name]
+        elif not column.nullable:
+            kind = column.type
+            columns[column.name] = (
+                blob if isinstance(kind, LargeBinary) else "''" if isinstance(kind, Text) else "0"
+            )
+    numbered = NUMBERS[dialect].format(values=", ".join(columns.values()), rows=ROWS)
+    return f"INSERT INTO {name} ({', '.join(columns)}) {numbered}"
+
+
+@pytest.fixture
+def large(open_database: Callable[[], Database]) -> Iterator[Database]:
+    """A database with 20,000 rows in each table of the ledger: a tenth of them one hot wallet's."""
+    database = open_database()
+    with database.writing() as connection:
+        for name in FILLED:
+            driver_of(connection).execute(filling(database.dialect, name))
+    with database.writing() as connection:
+        connection.execute(text("ANALYZE"))
+    yield database
+    database.close()
+
+
+class Explaining:
+    """A driver's connection that notes the plan of each statement before it runs it."""
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+        self._explain = "EXPLAIN QUERY PLAN " if isinstance(driver, sqlite3.Connection) else "EXPLAIN "
+        self.plans: list[str] = []
+
+    def execute(self, statement: str, values: Any = (), **options: Any) -> Any:
+        self._note(statement, values)
+        return self._driver.execute(statement, values, **options)
+
+    def executemany(self, statement: str, rows: Any) -> Any:
+        self._note(statement, rows[0])
+        return self._driver.executemany(statement, rows)
+
+    def _note(self, statement: str, values: Any) -> None:
+        found = self._driver.execute(self._explain + statement, values).fetchall()
+        self.plans.append("\n".join(str(row[-1]) for row in found))
+
+
+def asked(statements: Statements, many: int) -> dict[str, Callable[[Any], object]]:
+    """Every hot statement that looks for rows, asked about so many of them."""
+    numbers = [10 * n + 3 for n in range(many)]
+    keys = [(f"key-{n}", n, 1, 2) for n in numbers]
+    link = bytes(32)
+    return {
+        "lock_wallets": lambda d: statements.lock_wallets(d, numbers),
+        "known_keys": lambda d: statements.known_keys(d, keys),
+        "known_refusals": lambda d: statements.known_refusals(d, keys, 0),
+        "load_reservations": lambda d: statements.load_reservations(d, [(n, n) for n in numbers]),
+        "open_lots": lambda d: statements.open_lots(d, numbers),
+        "due_reservations": lambda d: statements.due_reservations(d, HOT, 100, 1_001),
+        "next_expiry": lambda d: statements.next_expiry(d, HOT, 100),
+        "load_counters": lambda d: statements.load_counters(d, [(n, f"scope-{n}") for n in numbers]),
+        "fetch_row": lambda d: statements.fetch_row(d, HOT, 100),
+        "update_wallets": lambda d: statements.update_wallets(
+            d, [(1, 0, 0, 2, 1, link, 0, None, 1, n, 1) for n in numbers]
+        ),
+        "update_lots": lambda d: statements.update_lots(d, [(1, 0, n, n) for n in numbers]),
+        "update_reservations": lambda d: statements.update_reservations(
+            d, [(int(State.ACTIVE), 1, 0, 0, 0, 0, "[]", START, None, n, n, n, n) for n in numbers]
+        ),
+    }
+
+
+COLD = {
+    "the sweeper's look": "SELECT wallet_id FROM wallets WHERE next_due_at IS NOT NULL AND next_due_at <= 9"
+    " ORDER BY next_due_at LIMIT 100",
+    "old refusals": "SELECT at FROM refusals WHERE at <= 9 ORDER BY at LIMIT 100",
+    "a statement": "SELECT * FROM transactions WHERE wallet_id = 1 AND seq <= 900 ORDER BY seq DESC LIMIT 50",
+    "a page of holds": "SELECT * FROM reservations WHERE wallet_id = 1 ORDER BY number DESC LIMIT 50",
+    "a wallet": "SELECT * FROM wallets WHERE wallet_id = 1",
+}
+
+# By its name or by the letter that a hot statement calls it.
+WHOLE = re.compile(rf"Seq Scan on|SCAN ({'|'.join(FILLED)}|[clrtw])\b(?! VIRTUAL TABLE| USING)")
+
+
+def plan_of(connection: Connection, ask: Callable[[Any], object]) -> str:
+    explaining = Explaining(driver_of(connection))
+    ask(explaining)
+    assert explaining.plans
+    return "\n".join(explaining.plans)
+
+
+def test_no_hot_statement_and_no_page_reads_a_whole_table(large: Database) -> None:
+    with large.writing() as connection:
+        plans = {
+            (name, many): plan_of(connection, ask)
+            for many in (1, 30)
+            for name, ask in asked(large.statements, many).items()
+        }
+        plans |= {
+            (name, 1): plan_of(connection, lambda driver, query=query: driver.execute(query))  # type: ignore[misc]
+            for name, query in COLD.items()
+        }
+    assert {name: plan for name, plan in plans.items() if WHOLE.search(plan)} == {}

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from sqlalchemy import insert, make_url, select, text
+from sqlalchemy.exc import DBAPIError
+
+from oanim_server.database.engine import Database, DatabaseError
+from oanim_server.database.tables import marks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection
+
+    from tests.postgresql import Cluster
+
+
+@pytest.fixture
+def database(postgresql_url: str) -> Iterator[Database]:
+    """A migrated PostgreSQL database that is open."""
+    database = Database.open_postgresql(postgresql_url, unsafe=True)
+    yield database
+    database.close()
+
+
+def settings(connection: Connection) -> dict[str, str]:
+    return {name: str(connection.exec_driver_sql(f"SHOW {name}").scalar()) for name in WRITING}
+
+
+WRITING = {
+    "synchronous_commit": "on",
+    "lock_timeout": "2s",
+    "idle_in_transaction_session_timeout": "5s",
+    "transaction_isolation": "read committed",
+}
+
+
+def test_the_writer_has_the_settings_that_durability_rests_on(database: Database) -> None:
+    with database.writer() as connection:
+        assert settings(connection) == WRITING
+
+
+@pytest.mark.parametrize(
+    ("configured", "used"),
+    [("off", "on"), ("local", "on"), ("remote_write", "on"), ("remote_apply", "remote_apply")],
+)
+def test_a_database_that_is_configured_to_forget_is_told_not_to(
+    postgresql_url: str, configured: str, used: str
+) -> None:
+    admin(
+        postgresql_url,
+        f"ALTER DATABASE {make_url(postgresql_url).database} SET synchronous_commit = {configured}",
+    )
+    database = Database.open_postgresql(postgresql_url, unsafe=True)
+    with database.writer() as connection:
+        assert settings(connection) == {**WRITING, "synchronous_commit": used}
+        connection.rollback()
+        connection.execute(text("SELECT 1"))
+        connection.rollback()
+        assert settings(connection)["synchronous_commit"] == used
+    database.close()
+
+
+def admin(url: str, statement: str) -> None:
+    plain = make_url(url).set(drivername="postgresql").render_as_string()
+    with psycopg.connect(plain, autocommit=True) as connection:
+        connection.execute(statement)
+
+
+def test_a_server_without_fsync_is_refused_unless_a_test_says_so(postgresql_url: str) -> None:
+    with pytest.raises(DatabaseError, match="fsync = off"):
+        Database.open_postgresql(postgresql_url)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
+def test_every_spelling_of_the_url_is_understood(postgresql_url: str, scheme: str) -> None:
+    url = scheme + postgresql_url[postgresql_url.index("://") :]
+    database = Database.open_postgresql(url, unsafe=True)
+    assert database.read_now(lambda connection: connection.execute(select(marks)).all()) == []
+    database.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:hunter2@127.0.0.1:{port}/db",
+        "postgresql://user@127.0.0.1:{port}/db?password=hunter2",
+        "postgresql://127.0.0.1:{port}/db?user=user&passfile=x&password=hunter2",
+    ],
+)
+def test_a_server_that_does_not_answer_is_named_without_the_password(free_port: int, url: str) -> None:
+    with pytest.raises(DatabaseError, match="does not answer") as raised:
+        Database.open_postgresql(url.format(port=free_port))
+    told = "".join(str(part) for part in (raised.value, raised.value.__cause__, *raised.value.args))
+    assert "hunter2" not in told
+    assert str(free_port) in told
+
+
+def test_a_read_sees_one_snapshot(database: Database) -> None:
+    looked, written = threading.Event(), threading.Event()
+
+    def names(connection: Connection) -> list[str]:
+        return list(connection.execute(select(marks.c.name)).scalars())
+
+    def twice(connection: Connection) -> tuple[list[str], list[str]]:
+        first = names(connection)
+        looked.set()
+        assert written.wait(10)
+        return first, names(connection)
+
+    seen: list[tuple[list[str], list[str]]] = []
+    reading = threading.Thread(target=lambda: seen.append(database.read_now(twice)))
+    reading.start()
+    assert looked.wait(10)
+    with database.writing() as connection:
+        connection.execute(insert(marks).values(name="a", value=""))
+    written.set()
+    reading.join(10)
+    assert seen == [([], [])]
+    assert database.read_now(names) == ["a"]
+
+
+def test_a_read_cannot_write(database: Database) -> None:
+    with pytest.raises(DBAPIError):
+        database.read_now(lambda connection: connection.execute(insert(marks).values(name="a", value="")))
+    assert database.read_now(lambda connection: connection.execute(select(marks)).all()) == []
+
+
+def test_two_databases_of_one_server_do_not_meet(postgresql_cluster: Cluster, database: Database) -> None:
+    with database.writing() as connection:
+        connection.execute(insert(marks).values(name="a", value=""))
+    other = postgresql_cluster.create_database()
+    opened = Database.open_postgresql(other, unsafe=True)
+    assert opened.read_now(lambda connection: connection.execute(text("SELECT 1")).scalar_one()) == 1
+    opened.close()
+    postgresql_cluster.drop_database(other)

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import inspect
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import PrimaryKeyConstraint, Table, UniqueConstraint, text
+
+from oanim_server.database import postgresql, sqlite
+from oanim_server.database.engine import Database, Statements
+from oanim_server.database.migrate import is_current, migrate
+from oanim_server.database.tables import metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+    from tests.postgresql import Cluster
+
+LEDGER = (
+    "wallets",
+    "lots",
+    "reservations",
+    "transactions",
+    "refusals",
+    "spend_counters",
+    "usage_days",
+)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty(request: pytest.FixtureRequest) -> Callable[[], Database]:
+    """Opens databases with nothing in them, a new one each time."""
+    if request.param == "sqlite":
+        folder: Path = request.getfixturevalue("tmp_path")
+        paths = iter(folder / f"{number}.db" for number in range(9))
+        return lambda: Database.open_sqlite(next(paths))
+    cluster: Cluster = request.getfixturevalue("postgresql_cluster")
+    return lambda: Database.open_postgresql(cluster.create_database(), unsafe=True)
+
+
+QUERIES = {
+    "sqlite": [
+        """SELECT type, name, tbl_name, sql FROM sqlite_master
+           WHERE name NOT LIKE '%alembic%' ORDER BY 1, 2"""
+    ],
+    "postgresql": [
+        """SELECT table_name, column_name, ordinal_position, data_type, is_nullable, column_default,
+             character_maximum_length, numeric_precision, is_identity, is_generated
+           FROM information_schema.columns
+           WHERE table_schema = 'public' AND table_name NOT LIKE 'alembic%' ORDER BY 1, 3""",
+        """SELECT conrelid::regclass::text, conname, contype::text, condeferrable, condeferred, convalidated,
+             pg_get_constraintdef(oid)
+           FROM pg_constraint
+           WHERE connamespace = 'public'::regnamespace AND conname NOT LIKE 'alembic%' ORDER BY 1, 2""",
+        """SELECT tablename, indexname, indexdef FROM pg_indexes
+           WHERE schemaname = 'public' AND tablename NOT LIKE 'alembic%' ORDER BY 1, 2""",
+    ],
+}
+
+
+def _unordered(said: Any) -> Any:
+    """A CREATE TABLE without the order in which it lists its constraints."""
+    return sorted(line.strip(" ,\t") for line in said.splitlines()) if "CREATE TABLE" in str(said) else said
+
+
+def schema(database: Database) -> list[Any]:
+    """All there is to say about the tables."""
+
+    def read(connection: Connection) -> list[Any]:
+        return [
+            [tuple(map(_unordered, row)) for row in connection.execute(text(query))]
+            for query in QUERIES[database.dialect]
+        ]
+
+    return database.read_now(read)
+
+
+def test_a_migrated_database_has_the_tables_and_nothing_else(empty: Callable[[], Database]) -> None:
+    migrated, created = empty(), empty()
+    migrate(migrated)
+    with created.writing() as connection:
+        metadata.create_all(connection)
+    assert schema(migrated) == schema(created)
+    migrated.close()
+    created.close()
+
+
+def test_a_migrated_database_is_current_and_migrating_it_again_changes_nothing(
+    empty: Callable[[], Database],
+) -> None:
+    database = empty()
+    assert not is_current(database)
+    migrate(database)
+    assert is_current(database)
+    before = schema(database)
+    migrate(database)
+    assert schema(database) == before
+    database.close()
+
+
+def test_of_two_servers_that_migrate_at_once_one_waits(postgresql_cluster: Cluster) -> None:
+    url = postgresql_cluster.create_database()
+    databases = [Database.open_postgresql(url, unsafe=True) for _ in range(2)]
+    threads = [threading.Thread(target=migrate, args=(database,)) for database in databases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [is_current(database) for database in databases] == [True, True]
+    for database in databases:
+        database.close()
+
+
+def uniques(table: Table) -> list[set[str]]:
+    """The columns of every unique key."""
+    keys = [
+        {column.name for column in constraint.columns}
+        for constraint in table.constraints
+        if isinstance(constraint, PrimaryKeyConstraint | UniqueConstraint)
+    ]
+    return keys + [{column.name for column in index.columns} for index in table.indexes if index.unique]
+
+
+def test_every_unique_key_of_a_ledger_table_contains_the_wallet() -> None:
+    tables = {name: uniques(metadata.tables[name]) for name in LEDGER}
+    assert {name for name, keys in tables.items() if not keys} == set()
+    assert {name: key for name, keys in tables.items() for key in keys if "wallet_id" not in key} == {}
+
+
+def test_the_ledger_has_no_other_tables() -> None:
+    with_wallets = {name for name, table in metadata.tables.items() if "wallet_id" in table.columns}
+    assert with_wallets - {"generations"} == set(LEDGER)
+
+
+def public(module: object) -> dict[str, list[object]]:
+    """A module's statements: the names of their parameters, and what they answer."""
+    return {
+        name: [*inspect.signature(function).parameters, inspect.signature(function).return_annotation]
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if not name.startswith("_") and function.__module__ == getattr(module, "__name__", "")
+    }
+
+
+def test_both_databases_have_the_same_hot_statements() -> None:
+    ours, theirs = public(sqlite), public(postgresql)
+    # A replica, and the standby that a commit waits for, are PostgreSQL's alone.
+    assert ours == theirs
+    assert set(ours) == set(Statements.__annotations__)

@@ -1,0 +1,70 @@
+"""What a newcomer does first: `make demo`, and what the README shows."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+from oanim import Client
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Dev
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def _examples(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_demo_tells_the_whole_story_in_under_30_lines(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "demo.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    told = done.stdout
+    assert len(told.splitlines()) < 30
+    assert "$5.00 of free credits" in told
+    assert "Charged $0.05, $4.95 is left." in told
+    assert "this needs $5.00 and $4.95 is left. Top up: oanim billing buy --amount 10" in told
+    assert told.rstrip().endswith("Everything adds up.")
+    with Image.open(tmp_path / "bg.png") as picture:
+        assert (picture.format, picture.size) == ("PNG", (1024, 768))
+
+
+def test_the_readme_s_python_runs_and_charges_what_was_used(dev: Dev, tmp_path: Path) -> None:
+    (example,) = _examples("python")
+    for found, meant in (('"anim_..."', repr(dev.keys["user"])), ('"http://127.0.0.1:50051"', repr(dev.url))):
+        assert found in example
+        example = example.replace(found, meant)
+    before = _balance(dev)
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["making a red kite", "making a blue door", "making a green sea"]
+    assert before - _balance(dev) == 150_000
+
+
+def test_the_readme_s_commands_run(dev: Dev, tmp_path: Path) -> None:
+    commands = [line.split("#")[0].split() for text in _examples("sh") for line in text.splitlines()]
+    ours = [words for words in commands if words and words[0] in ("oanim", "oanim-server")]
+    assert len(ours) == 4
+    for words in ours:
+        done = dev.run(*words, "--yes" if "signup" in words else "--json", cwd=tmp_path)
+        assert done.returncode == 0, (words, done.stderr)
+    assert (tmp_path / "bg.png").exists()
+
+
+def _balance(dev: Dev) -> int:
+    with Client(api_key=dev.keys["user"], url=dev.url) as client:
+        return client.get_wallet().wallet.balance_micros

@@ -1,0 +1,160 @@
+"""Every way a provider can behave: what was charged, how often it was asked, and that nothing stays held."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from oanim_server.generation.values import Ended, Failure, Progress, Queued, Reason, Standing
+from tests.generation.house import GRANT, MODEL, PRICE, Rest
+
+if TYPE_CHECKING:
+    from tests.generation.house import Fal, House
+
+CHARGED = Rest(GRANT - PRICE, 0, [])
+NOTHING = Rest(GRANT, 0, [])
+UNANSWERED = Failure(Reason.PROVIDER_UNKNOWN, "the provider did not answer the submit")
+
+
+def test_a_generation_is_held_made_and_charged_what_the_table_says(
+    house: House, prompt: str, fal: Fal
+) -> None:
+    account = house.account()
+    accepted = house.generate(account, prompt)
+    assert (accepted.replayed, accepted.wallet.held_micros, accepted.generation.quoted_micros) == (
+        False,
+        PRICE,
+        PRICE,
+    )
+    generation = house.ended(accepted.generation)
+    assert (generation.standing, generation.charged_micros, generation.model) == (
+        Standing.SUCCEEDED,
+        PRICE,
+        MODEL,
+    )
+    assert (generation.failure, generation.sandbox, generation.cancel_requested) == (None, True, False)
+    assert [output.content_type for output in generation.outputs] == ["image/png"]
+    assert generation.wallet == house.wallet(account)
+    assert house.at_rest(account) == CHARGED
+    assert [job["submits"] for job in fal.jobs(prompt)] == [1]
+
+
+def test_two_pictures_cost_twice(house: House, prompt: str) -> None:
+    account = house.account()
+    generation = house.made(account, prompt, num_images=2)
+    assert (len(generation.outputs), generation.charged_micros) == (2, 2 * PRICE)
+    assert house.at_rest(account) == Rest(GRANT - 2 * PRICE, 0, [])
+
+
+def test_the_place_in_the_provider_s_queue_is_told(house: House, prompt: str, fal: Fal) -> None:
+    fal.told(prompt, "submit", "queue", positions=2, seconds=1.0)
+    account = house.account()
+    events = house.followed(house.generate(account, prompt).generation)
+    assert {event.position for event in events if isinstance(event, Queued)} >= {0, 2}
+    assert [type(event) for event in events[-1:]] == [Ended]
+    assert house.at_rest(account) == CHARGED
+
+
+def test_what_the_provider_says_is_told(slow_house: House) -> None:
+    account = slow_house.account()
+    events = slow_house.followed(slow_house.generate(account, "slow").generation)
+    assert Progress("this is a sandbox") in events
+    assert [type(event) for event in events[-1:]] == [Ended]
+
+
+# At the submit ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["drop_before", "drop_after", "500", "hang"])
+def test_a_submit_that_is_not_answered_is_never_repeated_and_costs_nothing(
+    house: House, prompt: str, fal: Fal, fault: str
+) -> None:
+    fal.told(prompt, "submit", fault)
+    before = fal.posts()
+    account = house.account()
+    generation = house.made(account, prompt)
+    assert (generation.standing, generation.failure, generation.charged_micros) == (
+        Standing.FAILED,
+        UNANSWERED,
+        0,
+    )
+    assert house.at_rest(account) == NOTHING
+    assert fal.posts() - before == 1
+
+
+def test_a_submit_that_is_refused_costs_nothing(house: House, prompt: str, fal: Fal) -> None:
+    fal.told(prompt, "submit", "422")
+    before = fal.posts()
+    account = house.account()
+    failure = house.made(account, prompt).failure
+    assert failure is not None
+    assert (failure.reason, "flagged" in failure.message) == (Reason.PROVIDER_REJECTED, True)
+    assert house.at_rest(account) == NOTHING
+    assert fal.posts() - before == 1
+
+
+def test_a_submit_that_is_answered_late_is_waited_for(house: House, prompt: str, fal: Fal) -> None:
+    fal.told(prompt, "submit", "late", seconds=1.0)
+    account = house.account()
+    assert house.made(account, prompt).standing is Standing.SUCCEEDED
+    assert house.at_rest(account) == CHARGED
+    assert [job["submits"] for job in fal.jobs(prompt)] == [1]
+
+
+def test_a_provider_that_is_busy_is_asked_again_when_it_said(house: House, prompt: str, fal: Fal) -> None:
+    fal.told(prompt, "submit", "429", times=2, seconds=0.4)
+    account = house.account()
+    began = time.monotonic()
+    assert house.made(account, prompt).standing is Standing.SUCCEEDED
+    assert time.monotonic() - began > 0.8
+    assert house.at_rest(account) == CHARGED
+    assert [job["submits"] for job in fal.jobs(prompt)] == [3]
+
+
+def test_a_provider_that_stays_busy_is_asked_three_times(house: House, prompt: str, fal: Fal) -> None:
+    fal.told(prompt, "submit", "429", times=None, seconds=0.1)
+    before = fal.posts()
+    account = house.account()
+    expected = Failure(Reason.PROVIDER_REJECTED, "the provider was asked 3 times: it takes no more requests")
+    assert house.made(account, prompt).failure == expected
+    assert house.at_rest(account) == NOTHING
+    assert fal.posts() - before == 3
+
+
+# While it is polled ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", ["status", "result"])
+@pytest.mark.parametrize(
+    "fault", [{"do": "drop_before"}, {"do": "drop_after"}, {"do": "429"}, {"do": "late"}, {"do": "hang"}]
+)
+def test_a_question_that_is_not_answered_is_asked_again(
+    house: House, prompt: str, fal: Fal, at: str, fault: dict[str, Any]
+) -> None:
+    fal.told(prompt, at, **fault)
+    account = house.account()
+    jobs = len(fal.jobs(prompt))
+    assert house.made(account, prompt).standing is Standing.SUCCEEDED
+    assert house.at_rest(account) == CHARGED
+    assert len(fal.jobs(prompt)) - jobs == 1
+
+
+def test_a_status_that_fails_is_asked_again(house: House, prompt: str, fal: Fal) -> None:
+    fal.told(prompt, "status", "500", times=3)
+    account = house.account()
+    assert house.made(account, prompt).standing is Standing.SUCCEEDED
+    assert house.at_rest(account) == CHARGED
+
+
+@pytest.mark.parametrize(("fault", "said"), [("422", "flagged"), ("500", "Internal Server Error")])
+def test_a_model_that_fails_costs_nothing(house: House, prompt: str, fal: Fal, fault: str, said: str) -> None:
+    fal.told(prompt, "result", fault)
+    account = house.account()
+    generation = house.made(account, prompt)
+    failure = generation.failure
+    assert failure is not None
+    assert (failure.reason, said in failure.message) == (Reason.PROVIDER_FAILED, True)
+    assert (generation.charged_micros, generation.outputs) == (0, ())
+    assert house.at_rest(account) == NOTHING

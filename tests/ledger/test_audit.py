@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from oanim_server.ledger import journal
+from oanim_server.ledger.audit import audit
+from oanim_server.ledger.ids import account_text
+from oanim_server.ledger.values import DAY, SECOND, Line, Scope
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.ledger.driving import Driven
+
+LINE = Line(1, "model", "image", "fal", "image", 10, 1, 5)
+SCOPES = (Scope("run", 1_000), Scope("day", None))
+
+
+def history(ledger: Driven) -> int:
+    """A wallet to which everything has happened: eleven rows, and one hold that is still active."""
+    wallet_id = ledger.open_wallet(1_000)  # 1
+    ledger.credit(wallet_id, 500, lifetime=2 * SECOND)  # 2
+    captured = ledger.hold(wallet_id, 50, line=LINE, spend_scopes=SCOPES)  # 3
+    ledger.run(ledger.commit(wallet_id, captured, quantity=2, keep_rest=True))  # 4
+    released = ledger.hold(wallet_id, 70, spend_scopes=SCOPES)  # 5
+    ledger.run(ledger.extend(wallet_id, released, amount_micros=5))  # 6
+    ledger.run(ledger.release(wallet_id, released))  # 7
+    late = ledger.hold(wallet_id, 60, ttl=SECOND)  # 8, expired by 9; the lot lapses by 10
+    ledger.clock.forward(3 * SECOND)
+    ledger.run(ledger.commit(wallet_id, late, 40))  # 11
+    return wallet_id
+
+
+def test_an_honest_ledger_has_no_problems_and_the_report_says_what_was_looked_at(ledger: Driven) -> None:
+    wallet_id = history(ledger)
+    other = ledger.open_wallet(7)
+    report = audit(ledger.database)
+    assert report.problems == []
+    assert (report.wallets, report.transactions, report.lots, report.reservations) == (2, 12, 3, 3)
+    assert report.entries == 2 * 6
+    first, second = ledger.wallet(wallet_id), ledger.wallet(other)
+    assert report.balance_micros == first.balance_micros + second.balance_micros
+    assert report.held_micros == first.held_micros
+    assert report.heads == {
+        account_text(w): (seq, link.hex())
+        for w, seq, link in ledger.rows("SELECT wallet_id, seq, link FROM wallets")
+    }
+
+
+A_FINGERPRINT = (
+    "SELECT t.fingerprint FROM transactions AS t WHERE t.seq = 4 AND t.wallet_id = wallets.wallet_id"
+)
+
+# What is changed, and what the audit says: where, for a row; what, for what was stored besides.
+TAMPERED = {
+    "an entry's account": (
+        "UPDATE transactions SET entries = '[[1,-20],[4,20]]' WHERE seq = 4",
+        "row 4: the chain",
+    ),
+    "an entry's amount": (
+        "UPDATE transactions SET entries = '[[1,-20],[3,21]]' WHERE seq = 4",
+        "row 4: sum of its entries",
+    ),
+    "both entries' amounts": (
+        "UPDATE transactions SET entries = '[[1,-21],[3,21]]' WHERE seq = 4",
+        "row 4: balance",
+    ),
+    "what a row charged": ("UPDATE transactions SET charged_micros = 19 WHERE seq = 4", "row 4: the chain"),
+    "the balance after a row": (
+        "UPDATE transactions SET balance_micros = balance_micros + 1 WHERE seq = 4",
+        "row 4: balance",
+    ),
+    "what is held after a row": (
+        "UPDATE transactions SET held_micros = held_micros + 1 WHERE seq = 5",
+        "row 5: held",
+    ),
+    "the lots that a row moved": (
+        "UPDATE transactions SET lots = '[[2,-20,-19]]' WHERE seq = 4",
+        "row 4: held",
+    ),
+    "the time of a row": ("UPDATE transactions SET at = at - 1 WHERE seq = 4", "row 4: it is earlier"),
+    "the key of a row": ("UPDATE transactions SET idem_key = 'another' WHERE seq = 4", "row 4: the chain"),
+    "the fingerprint of a row": (
+        "UPDATE transactions SET fingerprint = link WHERE seq = 4",
+        "row 4: the chain",
+    ),
+    "the link of a row": (
+        "UPDATE transactions SET link = fingerprint WHERE seq = 4",
+        "row 4: the chain",
+    ),
+    "a row in the middle removed": ("DELETE FROM transactions WHERE seq = 6", "row 7: number"),
+    "the last row removed": ("DELETE FROM transactions WHERE seq = 11", "rows in the journal"),
+    "two rows swapped": (
+        "UPDATE transactions SET seq = CASE seq WHEN 5 THEN -6 ELSE -5 END WHERE seq IN (5, 6)",
+        "row 5: ",
+    ),
+    "a wallet's balance": ("UPDATE wallets SET balance_micros = balance_micros + 1 WHERE 1 = 1", "balance: "),
+    "what a wallet holds": (
+        "UPDATE wallets SET held_micros = held_micros + 1 WHERE 1 = 1",
+        "held by its lots",
+    ),
+    "a wallet's debt": ("UPDATE wallets SET debt_micros = 1 WHERE 1 = 1", "debt: "),
+    "a wallet's number of rows": ("UPDATE wallets SET seq = seq + 1 WHERE 1 = 1", "rows in the journal"),
+    "a wallet's head": (
+        f"UPDATE wallets SET link = ({A_FINGERPRINT}) WHERE 1 = 1",
+        "the head of the chain",
+    ),
+    "what remains in a lot": (
+        "UPDATE lots SET remaining_micros = remaining_micros - 1 WHERE lot = 1",
+        "lot 1: remaining",
+    ),
+    "what is held of a lot": ("UPDATE lots SET held_micros = held_micros + 1 WHERE lot = 1", "lot 1: held"),
+    "a lot removed": ("DELETE FROM lots WHERE lot = 1", "lot 1: "),
+    "a reservation's state": (
+        "UPDATE reservations SET state = 2 WHERE number = 5",
+        "reservation 5: state",
+    ),
+    "what was captured": (
+        "UPDATE reservations SET captured_micros = 39 WHERE number = 8",
+        "reservation 8: captured",
+    ),
+    "what was reserved": (
+        "UPDATE reservations SET reserved_micros = reserved_micros + 1 WHERE number = 3",
+        "reservation 3: reserved",
+    ),
+    "what a reservation keeps": (
+        "UPDATE reservations SET parts = '[[1,30]]' WHERE number = 3",
+        "lot 1: kept",
+    ),
+    "a reservation removed": ("DELETE FROM reservations WHERE number = 5", "reservation 5: "),
+    "what a scope was charged": (
+        "UPDATE spend_counters SET charged_micros = 0 WHERE subject = 'run'",
+        "scope 'run': charged",
+    ),
+    "what a scope holds": (
+        "UPDATE spend_counters SET held_micros = 0 WHERE subject = 'run'",
+        "scope 'run': held",
+    ),
+    "a scope removed": ("DELETE FROM spend_counters WHERE subject = 'day'", "scope 'day': "),
+    "what was used": (
+        "UPDATE usage_days SET charged_micros = charged_micros - 1 WHERE model = ''",
+        "usage: ",
+    ),
+}
+
+
+def test_whatever_is_tampered_with_is_found_and_named(ledger: Driven) -> None:
+    wallets = {name: history(ledger) for name in TAMPERED}
+    honest = history(ledger)
+    for name, (statement, _) in TAMPERED.items():
+        ledger.sql(f"{statement} AND wallet_id = :wallet_id", wallet_id=wallets[name])
+    ledger.sql("UPDATE transactions SET seq = -seq WHERE seq < 0")
+    found: dict[str, list[str]] = {name: [] for name in TAMPERED}
+    names = {account_text(wallet_id): name for name, wallet_id in wallets.items()}
+    for problem in ledger.problems():
+        account, _, what = problem.partition(": ")
+        assert account != account_text(honest)
+        found[names[account]].append(what)
+    missed = {
+        name: found[name]
+        for name, (_, expected) in TAMPERED.items()
+        if not any(what.startswith(expected) for what in found[name])
+    }
+    assert missed == {}
+
+
+KNOWN_TO_THE_JOURNAL = {
+    "how many captures were made": "UPDATE reservations SET captures = 2 WHERE number = 3",
+    "the quantity that was captured": "UPDATE reservations SET captured_quantity = 1 WHERE number = 3",
+    "until when it is held": "UPDATE reservations SET expires_at = expires_at + 1 WHERE number = 3",
+    "what was not collected": "UPDATE reservations SET uncollected_micros = 1 WHERE number = 8",
+    "what a lot came in with": "UPDATE lots SET amount_micros = amount_micros + 1 WHERE lot = 1",
+    "when a lot is drawn": "UPDATE lots SET priority = priority + 1 WHERE lot = 1",
+    "until when a lot lasts": "UPDATE lots SET expires_at = 10 WHERE lot = 1",
+    "when a lot came in": "UPDATE lots SET created_at = created_at + 1 WHERE lot = 1",
+    "whose hold it is": "UPDATE reservations SET opener = 0 WHERE number = 3",
+    "which key opened it": "UPDATE reservations SET api_key_id = 'other' WHERE number = 3",
+    "at which price": "UPDATE reservations SET price_micros = price_micros - 1 WHERE number = 3",
+    "for which model": "UPDATE reservations SET model = 'other' WHERE number = 3",
+    "under which limits": "UPDATE reservations SET scopes = '[[\"run\",9]]' WHERE number = 3",
+    "for which project": 'UPDATE reservations SET labels = \'{"project":"x"}\' WHERE number = 3',
+    "when it was opened": "UPDATE reservations SET created_at = created_at - 1 WHERE number = 3",
+    "when it ended": "UPDATE reservations SET ended_at = ended_at + 1 WHERE number = 8",
+    "the time of the last row": "UPDATE wallets SET at = at - 1 WHERE 1 = 1",
+    "when something is due": "UPDATE wallets SET next_due_at = NULL WHERE 1 = 1",
+}
+
+
+def test_what_the_journal_knows_or_seals_of_reservations_and_lots_cannot_be_changed_unseen(
+    ledger: Driven,
+) -> None:
+    wallets = {name: history(ledger) for name in KNOWN_TO_THE_JOURNAL}
+    for name, statement in KNOWN_TO_THE_JOURNAL.items():
+        ledger.sql(f"{statement} AND wallet_id = :wallet_id", wallet_id=wallets[name])
+    problems = ledger.problems()
+    unseen = [
+        name
+        for name, wallet_id in wallets.items()
+        if not any(problem.startswith(account_text(wallet_id)) for problem in problems)
+    ]
+    assert unseen == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "entries = 'nonsense'",
+        "entries = '[[1,-20,3]]'",
+        "entries = '{}'",
+        'entries = \'[["1","-20"]]\'',
+        "lots = 'nonsense'",
+        "lots = '[[1]]'",
+        "state = 99",
+        "idem_key = NULL, fingerprint = NULL",
+    ],
+)
+def test_a_row_that_cannot_be_read_is_a_problem_like_any_other(ledger: Driven, change: str) -> None:
+    wallet_id = history(ledger)
+    # The fourth row is the latest of the reservation that is still active.
+    ledger.sql(f"UPDATE transactions SET {change} WHERE seq = 4")
+    assert any(problem.startswith(f"{account_text(wallet_id)}: row 4: ") for problem in ledger.problems()), (
+        ledger.problems()
+    )
+
+
+def rewrite(ledger: Driven, wallet_id: int) -> None:
+    """Forge a row, and every link after it."""
+    link = journal.GENESIS
+    for row in ledger.journal(wallet_id):
+        fields = row[:-1]
+        if row.seq == 4:
+            fields = row._replace(idem_key="forged")[:-1]
+        link = journal.link_of(link, tuple(fields))
+        ledger.sql(
+            "UPDATE transactions SET idem_key = :key, link = :link WHERE wallet_id = :w AND seq = :seq",
+            key=journal.Row(*fields, link).idem_key,
+            link=link,
+            w=wallet_id,
+            seq=row.seq,
+        )
+    ledger.sql("UPDATE wallets SET link = :link WHERE wallet_id = :w", link=link, w=wallet_id)
+
+
+def test_a_chain_that_was_written_anew_is_found_by_the_anchor(ledger: Driven, tmp_path: Path) -> None:
+    anchor = tmp_path / "anchor"
+    wallet_id = history(ledger)
+    assert audit(ledger.database, anchor).problems == []
+    kept = anchor.read_bytes()
+    rewrite(ledger, wallet_id)
+    ledger.run(ledger.reserve(wallet_id, 1))
+    assert audit(ledger.database).problems == []
+    name = account_text(wallet_id)
+    assert audit(ledger.database, anchor).problems == [
+        f"{name}: row 11: its link is not the one in the anchor: the journal was written anew"
+    ]
+    assert anchor.read_bytes() == kept, "an anchor is renewed only when all is well"
+
+
+def test_a_tail_that_was_cut_off_is_found_by_the_anchor(ledger: Driven, tmp_path: Path) -> None:
+    anchor = tmp_path / "anchor"
+    wallet_id = ledger.open_wallet(1_000)
+    before = ledger.rows("SELECT seq, at, link, held_micros FROM wallets")[0]
+    number = ledger.hold(wallet_id, 10)
+    assert audit(ledger.database, anchor).problems == []
+    ledger.sql("DELETE FROM transactions WHERE seq = :number", number=number)
+    ledger.sql("DELETE FROM reservations")
+    ledger.sql("UPDATE lots SET held_micros = 0")
+    ledger.sql(
+        "UPDATE wallets SET seq = :seq, at = :at, link = :link, held_micros = :held, next_due_at = NULL",
+        **dict(zip(("seq", "at", "link", "held"), before, strict=True)),
+    )
+    assert audit(ledger.database).problems == []
+    assert audit(ledger.database, anchor).problems == [
+        f"{account_text(wallet_id)}: the anchor knows 2 rows, the journal 1"
+    ]
+
+
+def test_a_wallet_that_is_gone_is_found_by_the_anchor(ledger: Driven, tmp_path: Path) -> None:
+    anchor = tmp_path / "anchor"
+    wallet_id, kept = ledger.open_wallet(1_000), ledger.open_wallet(9)
+    assert audit(ledger.database, anchor).problems == []
+    for table in ("transactions", "lots", "wallets"):
+        ledger.sql(f"DELETE FROM {table} WHERE wallet_id = :w", w=wallet_id)
+    assert audit(ledger.database).problems == []
+    assert audit(ledger.database, anchor).problems == [
+        f"{account_text(wallet_id)}: it was in the anchor and is gone"
+    ]
+    assert kept
+
+
+def test_the_anchor_follows_an_honest_ledger(ledger: Driven, tmp_path: Path) -> None:
+    anchor = tmp_path / "anchor"
+    for _ in range(3):
+        wallet_id = history(ledger)
+        ledger.run(ledger.reserve(wallet_id, 1))
+        ledger.clock.forward(DAY)
+        report = audit(ledger.database, anchor)
+        assert report.problems == []
+        assert json.loads(anchor.read_text()) == {
+            name: [seq, link] for name, (seq, link) in report.heads.items()
+        }
+    assert [path.name for path in tmp_path.glob("anchor*")] == ["anchor"]
+
+
+KEYS = ("plain", "kéy €", "\U0001f600", 'a "quoted" \\ one', "\t\n\r\x1f\x7f\u2028/<&>")
+
+
+def test_another_implementation_of_the_documented_encoding_gets_the_same_links(ledger: Driven) -> None:
+    wallet_id = history(ledger)
+    for key in KEYS:
+        ledger.run(ledger.reserve(wallet_id, 1, key=key))
+    link = bytes(32)
+    for row in ledger.journal(wallet_id):
+        fields = [value.hex() if isinstance(value, bytes) else value for value in row[:-1]]
+        text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
+        link = hashlib.sha256(link + text.encode()).digest()
+        assert link == row.link

@@ -1,0 +1,49 @@
+"""Servers that answer: one on each database for all tests of this folder, and fresh ones by settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from oanim_server.database.engine import Database
+from oanim_server.database.migrate import migrate
+from tests.server import Calls, RunningServer, running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.postgresql import Cluster
+
+
+# Tests sign up more often than a day's free credits allow.
+MANY_SIGN_UPS = {"OANIM_FREE_CREDITS_DAILY_CAP_USD": "100000"}
+
+
+@pytest.fixture(scope="session")
+def postgresql_environment(postgresql_cluster: Cluster) -> Iterator[dict[str, str]]:
+    """The settings of a server on a migrated PostgreSQL."""
+    url = postgresql_cluster.create_database()
+    database = Database.open_postgresql(url, unsafe=True)
+    migrate(database)
+    database.close()
+    yield {"OANIM_DATABASE_URL": url, "OANIM_POSTGRESQL_UNSAFE": "1", **MANY_SIGN_UPS}
+    postgresql_cluster.drop_database(url)
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
+    """A server on each database. Tests share it, each with accounts of its own."""
+    environment = {"OANIM_DATA": str(tmp_path_factory.mktemp("data"))}
+    if request.param == "postgresql":
+        environment |= request.getfixturevalue("postgresql_environment")
+    with running({**MANY_SIGN_UPS, **environment}) as started:
+        yield started
+
+
+@pytest.fixture
+def calls(server: RunningServer) -> Calls:
+    """A new account's calls."""
+    return Calls(server.channel, server.sign_up())

@@ -1,0 +1,122 @@
+"""What callers see, and what the log knows, when something of ours is broken."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import grpc
+import httpx
+
+from oanim_server.database.engine import Database
+from oanim_server.database.migrate import migrate
+from openanimate.metering.v1 import wallet_service_pb2 as wallet
+from tests.postgresql import Cluster
+from tests.server import Calls, Refused, new_key, running, spawned
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.server import RunningServer
+
+
+def test_a_fault_is_an_id_to_the_caller_and_a_traceback_in_the_log(tmp_path: Path) -> None:
+    with spawned({"OANIM_DATA": str(tmp_path)}, tmp_path / "log") as server:
+        calls = Calls(server.channel, server.sign_up())
+        with closing(sqlite3.connect(tmp_path / "oanim.db")) as vandal:
+            vandal.execute("DROP TABLE usage_days")
+        refused = calls.refused(calls.wallet.GetUsage, wallet.GetUsageRequest())
+        error_id = refused.metadata["error_id"]
+        assert refused == Refused(grpc.StatusCode.INTERNAL, "INTERNAL", {"error_id": error_id})
+        assert refused.message == f"A fault in the server. Its log knows more under {error_id}."
+    entry = next(entry for entry in server.entries() if entry.get("error_id") == error_id)
+    assert entry["method"] == "WalletService/GetUsage"
+    assert "no such table: usage_days" in entry["exception"]
+
+
+def test_a_log_line_names_the_call_and_no_secret(tmp_path: Path) -> None:
+    environment = {"OANIM_DATA": str(tmp_path), "OANIM_FAL_KEY": "fal-secret-of-ours"}
+    with spawned(environment, tmp_path / "log") as server:
+        calls = Calls(server.channel, server.sign_up())
+        calls.wallet.GetWallet(
+            wallet.GetWalletRequest(),
+            metadata=(*calls.user.metadata, ("x-request-id", "my-request-7")),
+            timeout=10,
+        )
+        calls.refused(calls.wallet.Reserve, wallet.ReserveRequest())
+        server.terminate()
+    lines = [entry for entry in server.entries() if entry["logger"] == "calls"]
+    assert [(line["method"], line["code"], line["account"], line["key"]) for line in lines] == [
+        ("AccountService/SignUp", "OK", "", ""),
+        ("WalletService/GetWallet", "OK", calls.user.account_id, calls.user.key_id),
+        ("WalletService/Reserve", "INVALID_ARGUMENT", calls.user.account_id, calls.user.key_id),
+    ]
+    assert lines[1]["request_id"] == "my-request-7"
+    text = server.log.read_text()
+    assert calls.user.token not in text
+    assert calls.user.token.rpartition("_")[2] not in text
+    assert "fal-secret-of-ours" not in text
+
+
+def test_healthz_asks_the_database(server: RunningServer) -> None:
+    answer = httpx.get(f"{server.http_url}/healthz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+def test_metrics_count_calls_and_groups(server: RunningServer, calls: Calls) -> None:
+    calls(calls.wallet.Reserve, wallet.ReserveRequest(idempotency_key=new_key(), amount_micros=1))
+    calls.refused(calls.wallet.Reserve, wallet.ReserveRequest())
+    text = httpx.get(f"{server.http_url}/metrics").text
+    for line in (
+        'oanim_calls_total{code="INVALID_ARGUMENT",method="WalletService/Reserve"}',
+        'oanim_call_seconds_bucket{le="+Inf",method="WalletService/Reserve"}',
+        "oanim_calls_in_flight ",
+        "oanim_open_streams ",
+        "oanim_queued_operations ",
+        "oanim_group_operations_count ",
+        "oanim_commit_seconds_sum ",
+        'oanim_generations_total{outcome="PROVIDER_UNKNOWN"}',
+    ):
+        assert line in text, line
+    assert calls.user.account_id not in text
+
+
+def test_a_database_that_goes_away_is_said_to_be_away_and_comes_back(tmp_path: Path) -> None:
+    cluster = Cluster({})
+    try:
+        cluster.start()
+        environment = {"OANIM_DATA": str(tmp_path), "OANIM_DATABASE_URL": cluster.create_database()}
+        migrate_with(environment)
+        with running(environment) as server:
+            calls = Calls(server.channel, server.sign_up())
+            cluster.stop("immediate")
+            request = wallet.ReserveRequest(idempotency_key=new_key(), amount_micros=1)
+            away = Refused(grpc.StatusCode.UNAVAILABLE, "DATABASE_AWAY")
+            assert calls.refused(calls.wallet.Reserve, request) == away
+            assert calls.refused(calls.wallet.GetWallet, wallet.GetWalletRequest()) == away
+            assert httpx.get(f"{server.http_url}/healthz").status_code == 503
+            cluster.start()
+            assert once_it_is_back(calls, request).wallet.held_micros == 1
+            assert httpx.get(f"{server.http_url}/healthz").status_code == 200
+    finally:
+        cluster.remove()
+
+
+def once_it_is_back(calls: Calls, request: wallet.ReserveRequest) -> wallet.ReserveResponse:
+    """The answer, after as many refusals as it takes, within the 5 s that are promised."""
+    until = time.monotonic() + 5
+    while True:
+        try:
+            return calls(calls.wallet.Reserve, request)
+        except grpc.RpcError as error:
+            refused = Refused.of(error)
+            assert (refused.reason, time.monotonic() < until) == ("DATABASE_AWAY", True)
+            time.sleep(0.2)  # a caller's pause; what it waits for is another process
+
+
+def migrate_with(environment: dict[str, str]) -> None:
+    database = Database.open_postgresql(environment["OANIM_DATABASE_URL"])
+    migrate(database)
+    database.close()

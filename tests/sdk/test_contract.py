@@ -1,0 +1,115 @@
+"""The SDK against the contract: every call, every field, every reason."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import oanim
+from oanim import channels, errors
+from oanim.aio import AsyncClient
+from oanim.client import Client
+from oanim.details import class_of
+from openanimate.metering.v1.error_reason_pb2 import ErrorReason
+from tests.sdk.scripted import METHODS, SERVICES
+
+PROTOS = Path(__file__).parents[2] / "protos" / "openanimate" / "metering" / "v1"
+# What an error of every class has an attribute of its own for, whatever its reason.
+ON_EVERY_ERROR = {"field", "idempotency_key"}
+
+
+def snake_case(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_call_is_a_method_whose_arguments_are_the_fields_of_its_request(
+    client: type[object], method: str
+) -> None:
+    descriptor = METHODS[method]
+    call = getattr(client, snake_case(descriptor.name))
+    fields = ["content"] if descriptor.client_streaming else [f.name for f in descriptor.input_type.fields]
+
+    self, *arguments = inspect.signature(call).parameters.values()
+
+    assert self.name == "self"
+    assert sorted(a.name for a in arguments) == sorted([*fields, "timeout_s"])
+    assert {a.kind for a in arguments} == {inspect.Parameter.KEYWORD_ONLY}
+    assert call.__name__ == snake_case(descriptor.name)
+    assert re.fullmatch(r"[A-Z][^\n.]*\.", call.__doc__)
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_a_client_has_no_call_that_the_contract_has_not(client: type[object]) -> None:
+    public = {name for name, value in vars(client).items() if callable(value) and not name.startswith("_")}
+
+    assert public - {"close", "metered"} == {snake_case(method.name) for method in METHODS.values()}
+
+
+def test_both_clients_are_made_and_metered_with_the_same_arguments() -> None:
+    for name in ("__init__", "metered"):
+        one, other = inspect.signature(getattr(Client, name)), inspect.signature(getattr(AsyncClient, name))
+        assert list(one.parameters) == list(other.parameters)
+
+
+def test_a_call_that_moves_something_makes_its_own_key_unless_it_is_given_one() -> None:
+    for method in METHODS.values():
+        if "idempotency_key" in method.input_type.fields_by_name:
+            parameters = inspect.signature(getattr(Client, snake_case(method.name))).parameters
+            assert parameters["idempotency_key"].default is None
+
+
+def test_grpc_repeats_the_calls_of_every_service_but_no_client_stream() -> None:
+    options = dict(channels._OPTIONS)  # noqa: SLF001  (what is sent to grpc cannot be asked back)
+    repeated, never = json.loads(str(options["grpc.service_config"]))["methodConfig"]
+
+    assert repeated["name"] == [{"service": name} for name in sorted(s.full_name for s in SERVICES)]
+    assert repeated["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE", "ABORTED"]
+    assert repeated["retryPolicy"]["maxAttempts"] == 4
+    assert never == {
+        "name": [
+            {"service": method.containing_service.full_name, "method": method.name}
+            for method in METHODS.values()
+            if method.client_streaming
+        ]
+    }
+
+
+def test_every_reason_has_a_class_of_its_own() -> None:
+    reasons = {value.name.removeprefix("ERROR_REASON_") for value in ErrorReason.DESCRIPTOR.values} - {
+        "UNSPECIFIED"
+    }
+
+    assert len({class_of(reason) for reason in reasons} - {errors.OanimError}) == len(reasons)
+    assert {reason: class_of(reason).__name__ for reason in reasons} == {
+        reason: reason.title().replace("_", "") for reason in reasons
+    }
+
+
+def test_a_class_has_an_attribute_for_each_thing_that_the_contract_documents() -> None:
+    text = (PROTOS / "error_reason.proto").read_text()
+    for comment, reason in re.findall(r"((?:  //[^\n]*\n)+)  ERROR_REASON_(\w+) = [1-9]", text):
+        prose = re.sub(r"\s*//\s*", " ", comment)
+        documented = re.search(r"Metadata[^:]*: (.*)\.", prose)
+        listed = re.split(r"[,;]| and ", documented[1]) if documented else []
+        names = {word.strip() for word in listed if re.fullmatch(r"\w+", word.strip())}
+        attributes = {name for name in dir(class_of(reason)) if not name.startswith("_")}
+        attributes -= set(dir(errors.OanimError))
+        assert attributes == (names - ON_EVERY_ERROR), reason
+
+
+def test_what_is_exported_exists_and_every_error_is_exported() -> None:
+    classes = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and value.__module__ == errors.__name__ and not name.startswith("_")
+    }
+
+    assert classes <= set(oanim.__all__)
+    assert all(getattr(oanim, name) is not None for name in oanim.__all__)
+    assert set(oanim.__all__) <= set(dir(oanim))
