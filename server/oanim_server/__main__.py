@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from oanim_server.app import App
     from oanim_server.database.engine import Database
-    from oanim_server.ledger.audit import Report
+    from oanim_server.ledger.audit_wallet import Report
     from oanim_server.rpc.local import CreatedKey
 
 log = logging.getLogger(__name__)
