@@ -611,8 +611,8 @@ inbox = Table(
     Column("problem", Text, nullable=False),
     # The purchase that it names; empty for none of ours.
     Column("purchase_id", Text, nullable=False),
-    # What a parked event waits for.
-    Column("payment_intent", Text, nullable=False),
+    # The payment intent or the charge of the purchase that a parked event waits for.
+    Column("waits_for", Text, nullable=False),
     Column("resolved_at", Int64),
     Column("resolved_by", Text, nullable=False),
     Column("resolution", Text, nullable=False),
@@ -622,7 +622,7 @@ inbox = Table(
 )
 Index(
     "ix_inbox_parked",
-    inbox.c.payment_intent,
+    inbox.c.waits_for,
     sqlite_where=text("standing = 3"),
     postgresql_where=text("standing = 3"),
 )

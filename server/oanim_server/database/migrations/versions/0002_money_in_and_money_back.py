@@ -30,7 +30,7 @@ def upgrade() -> None:
         sa.Column("standing", sa.Integer(), nullable=False),
         sa.Column("problem", sa.Text(), nullable=False),
         sa.Column("purchase_id", sa.Text(), nullable=False),
-        sa.Column("payment_intent", sa.Text(), nullable=False),
+        sa.Column("waits_for", sa.Text(), nullable=False),
         sa.Column("resolved_at", INT64, nullable=True),
         sa.Column("resolved_by", sa.Text(), nullable=False),
         sa.Column("resolution", sa.Text(), nullable=False),
@@ -42,7 +42,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_inbox_parked",
         "inbox",
-        ["payment_intent"],
+        ["waits_for"],
         unique=False,
         sqlite_where=sa.text("standing = 3"),
         postgresql_where=sa.text("standing = 3"),
