@@ -41,7 +41,7 @@ _TOKEN_BITS = 8 * 24
 class Checkouts:
     """The purchases of every account.
 
-    :param stripe: None where this server sells nothing; whoever made it closes it.
+    :param stripe: None where this server sells nothing; `aclose` closes it.
     :param terms: what may be bought, and what comes on top.
     :param lifetime: how long bought credits last, in microseconds; None is for ever.
     """
@@ -79,7 +79,12 @@ class Checkouts:
         """Stop asking."""
         if self._reconciler is not None:
             await self._reconciler.stop()
+
+    async def aclose(self) -> None:
+        """Let go of the connections to Stripe, after all calls have ended."""
         await self._hub.close()
+        if self._stripe is not None:
+            await self._stripe.aclose()
 
     # Buying ---------------------------------------------------------------------------------------
 

@@ -241,6 +241,14 @@ Index(
     postgresql_where=text("state = 1"),
 )
 
+# What nobody paid for is looked through by the operator.
+Index(
+    "ix_reservations_uncollected",
+    reservations.c.ended_at,
+    sqlite_where=text("uncollected_micros > 0"),
+    postgresql_where=text("uncollected_micros > 0"),
+)
+
 # The journal. A row is the transaction, its entries and the idempotent answer: they cannot come apart.
 transactions = Table(
     "transactions",

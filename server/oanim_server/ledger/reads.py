@@ -86,6 +86,16 @@ class ChargeRecord(NamedTuple):
     project: str
 
 
+class UncollectedRecord(NamedTuple):
+    """Work that was done and that no wallet covered."""
+
+    wallet_id: int
+    reservation: int
+    at: int
+    model: str
+    uncollected_micros: int
+
+
 class Grouping(StrEnum):
     """What usage is added up by: the columns of `usage_days`."""
 
@@ -216,6 +226,18 @@ class Reads:
             _charge(row.seq, row.at, row.charged_micros, row.quantity, rows.reservation_of(row[4:]))
             for row in connection.execute(query)
         ]
+
+    def uncollected(
+        self, connection: Connection, wallet_id: int | None, *, offset: int, limit: int
+    ) -> list[UncollectedRecord]:
+        """Work that no wallet covered, newest first; of one wallet, or of all."""
+        r = reservations.c
+        query = select(r.wallet_id, r.number, r.ended_at, r.model, r.uncollected_micros)
+        query = query.where(r.uncollected_micros > 0)
+        if wallet_id is not None:
+            query = query.where(r.wallet_id == wallet_id)
+        query = query.order_by(r.ended_at.desc(), r.wallet_id, r.number).offset(offset).limit(limit)
+        return [UncollectedRecord(*row) for row in connection.execute(query)]
 
     # Pieces ---------------------------------------------------------------------------------------
 

@@ -108,6 +108,9 @@ class LimitExceeded(Refusal):
 class LimitedKey(Refusal):
     """The key has a limit: it may not make a key, or set or delete a limit."""
 
+    # Only users have limits.
+    role = "user"
+
 
 @dataclass(eq=False)
 class AccountFrozen(Refusal):

@@ -212,3 +212,11 @@ def upgrade() -> None:
         sqlite_strict=True,
     )
     op.create_index("ix_refunds_token", "refunds", ["wallet_id", "token"], unique=False)
+    op.create_index(
+        "ix_reservations_uncollected",
+        "reservations",
+        ["ended_at"],
+        unique=False,
+        sqlite_where=sa.text("uncollected_micros > 0"),
+        postgresql_where=sa.text("uncollected_micros > 0"),
+    )
