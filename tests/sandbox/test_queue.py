@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from oanim_server.sandbox import Sandbox
+from oanim_server.sandbox import FalSandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -206,7 +206,7 @@ def test_a_body_that_is_not_an_object_is_refused_at_once(fal: httpx.Client) -> N
 
 def test_stopping_hangs_up_and_removes_the_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    sandbox = Sandbox()
+    sandbox = FalSandbox()
     with sandbox, httpx.Client(base_url=sandbox.url, headers={"Authorization": "Key k"}) as fal:
         until_completed(fal, submit(fal, "short life"))
         assert [path.suffix for path in tmp_path.rglob("*") if path.is_file()] == [".png"]

@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 
-from oanim_server.sandbox.serving import Sandbox
+from oanim_server.sandbox import FalSandbox
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     # Blocked before any thread starts, so that only the wait below gets them.
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
-    with Sandbox(port=options.port, pace_s=options.pace) as sandbox:
+    with FalSandbox(port=options.port, pace_s=options.pace) as sandbox:
         sys.stdout.write(f"{sandbox.url}\n")
         sys.stdout.flush()
         signal.sigwait(ends)
