@@ -229,12 +229,15 @@ def process() -> Iterator[subprocess.Popen[str]]:
         running.kill()
 
 
-def test_as_a_process_it_prints_its_url_and_ends_on_sigterm(process: subprocess.Popen[str]) -> None:
+def test_as_a_process_it_prints_the_urls_and_ends_on_sigterm(process: subprocess.Popen[str]) -> None:
     assert process.stdout is not None
     assert process.stderr is not None
-    url = process.stdout.readline().strip()
+    url, stripe_url = (process.stdout.readline().strip() for _ in range(2))
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url)
     assert httpx.get(f"{url}/sandbox/jobs", trust_env=False).json() == {"jobs": [], "submits": 0}
+    assert httpx.get(f"{stripe_url}/sandbox/state", trust_env=False).json()["events"] == []
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 0
-    assert "sandbox of fal.ai" in process.stderr.read()
+    said = process.stderr.read()
+    assert f"sandbox of fal.ai at {url}" in said
+    assert f"sandbox of Stripe at {stripe_url}" in said

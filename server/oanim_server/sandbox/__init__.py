@@ -7,5 +7,6 @@ that were asked for do.
 from __future__ import annotations
 
 from oanim_server.sandbox.fal import FalSandbox
+from oanim_server.sandbox.stripe import StripeSandbox
 
-__all__ = ["FalSandbox"]
+__all__ = ["FalSandbox", "StripeSandbox"]
