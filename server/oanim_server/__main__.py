@@ -75,13 +75,13 @@ def dev(data: Path | None, port: int | None, *, as_json: bool) -> None:
     """Serve with made-up providers and made-up money, and print a key of each role."""
     with _sentences(), ExitStack() as stack:
         from oanim_server.app import App
-        from oanim_server.sandbox.serving import Sandbox
+        from oanim_server.sandbox import FalSandbox
 
         folder = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oanim-dev-")))
         quiet = {"OANIM_LOG_LEVEL": os.environ.get("OANIM_LOG_LEVEL") or "warning"}
         settings = _settings(OANIM_DATA=str(folder), **quiet)
         _log(settings)
-        sandbox = stack.enter_context(Sandbox())
+        sandbox = stack.enter_context(FalSandbox())
         if port is not None:
             settings = replace(settings, port=port, http_port=settings.http_port if port else 0)
         settings = replace(
