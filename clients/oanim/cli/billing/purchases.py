@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from oanim.cli.failures import Failure
 from oanim.cli.messages import plain, time, word
-from oanim.cli.money import dollars
+from oanim.cli.money import dollars, usd
 from oanim.cli.paging import items
 from oanim.cli.showing import Answer, table
 from oanim.errors import NotFound, WrongRole
@@ -111,7 +111,8 @@ def _unpaid(checkout: Checkout) -> Failure:
         case CheckoutState.CHECKOUT_STATE_PAID:
             said = "it was paid this very moment. Ask again."
         case CheckoutState.CHECKOUT_STATE_FAILED | CheckoutState.CHECKOUT_STATE_EXPIRED:
-            said = f"{ended_unpaid(checkout)} Begin anew: oanim billing buy"
+            anew = f"oanim billing buy --amount {usd(checkout.amount_micros)}"
+            said = f"{ended_unpaid(checkout)} Begin anew: {anew}"
         case _:
             said = f"it is {word(CheckoutState.DESCRIPTOR, checkout.state)}."
     return Failure(f"there is no receipt: {said}")
