@@ -67,12 +67,7 @@ def offer(client: Client, amount_micros: int | None) -> Answer:
 def buy(client: Client, order: Order, *, opens_browser: bool) -> Answer:
     """Begin a purchase, or take up the one that the key named before, and wait until it has ended."""
     begun = _begun(client, order)
-    checkout = begun.checkout
-    if checkout.url:
-        say(f"Pay {dollars(checkout.amount_micros)} for {credits_of(checkout)}, here: {checkout.url}")
-        if opens_browser:
-            _open(checkout.url)
-    ended = _awaited(client, checkout.checkout_id, order)
+    ended = _awaited(client, begun.checkout, order, opens_browser=opens_browser)
     if ended.checkout.state in _UNPAID:
         raise Failure(f"{ended_unpaid(ended.checkout)} {_anew(order)}")
     return Answer(
@@ -101,15 +96,21 @@ def _begun(client: Client, order: Order) -> CreateCheckoutResponse:
         raise _out_of_range(_terms(client)) from error
 
 
-def _awaited(client: Client, checkout_id: str, order: Order) -> WatchCheckoutResponse:
-    """Follow a purchase to its end."""
+def _awaited(
+    client: Client, checkout: Checkout, order: Order, *, opens_browser: bool
+) -> WatchCheckoutResponse:
+    """Show where a purchase is paid, and follow it to its end."""
     look_again = (
         "What is paid is credited all the same. Look again: oanim billing, or "
-        f"oanim billing receipt {checkout_id}. Wait again: {with_key(order.key)}"
+        f"oanim billing receipt {checkout.checkout_id}. Wait again: {with_key(order.key)}"
     )
     try:
+        if checkout.url:
+            say(f"Pay {dollars(checkout.amount_micros)} for {credits_of(checkout)}, here: {checkout.url}")
+            if opens_browser:
+                _open(checkout.url)
         with progress.shown() as shown:
-            for told in client.watch_checkout(checkout_id=checkout_id):
+            for told in client.watch_checkout(checkout_id=checkout.checkout_id):
                 if told.checkout.state in (*_UNPAID, CheckoutState.CHECKOUT_STATE_PAID):
                     return told
                 shown.now(_said(told.checkout))
