@@ -123,6 +123,20 @@ def test_who_is_interrupted_is_told_how_to_look_again(cli: Cli, shop: ScriptedSe
     assert err.endswith(f"--key {request.idempotency_key}\n")
 
 
+def test_who_is_interrupted_before_there_is_a_page_gets_the_key_that_repeats_it(
+    cli: Cli, shop: ScriptedServer
+) -> None:
+    shop.script(CREATE, [lambda: time.sleep(3), CreateCheckoutResponse(checkout=checkout("OPEN", URL))])
+    with cli.start("billing", "buy", "--amount", "50") as process:
+        shop.wait_for(CREATE, 1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, "")
+    (request,) = shop.requests(CREATE)
+    assert err.startswith("oanim: interrupted. Whether it was done is not known;")
+    assert err.endswith(f"oanim billing buy --amount 50 --key {request.idempotency_key}\n")
+
+
 @pytest.mark.parametrize(
     ("state", "said"),
     [
