@@ -64,7 +64,7 @@ def test_a_limit_of_a_key_says_which_key_and_what_would_let_it_through() -> None
         (
             "this needs $0.003001, and the key AbCd1234 has used $0.50 of its $0.50 per month until "
             "2026-12-01 00:00:00 (UTC). $0.00 is still affordable. "
-            "Raise the limit: oanim limits set --month 0.51 --api-key AbCd1234"
+            "Raise the limit, with a key that has none: oanim limits set --month 0.51 --api-key AbCd1234"
         ),
         3,
     )

@@ -100,9 +100,11 @@ def _insufficient_credits(error: errors.InsufficientCredits) -> Failure:
 def _over_limits(error: errors.LimitExceeded) -> Failure:
     """Explain the limit that the numbers are of, then each other one that blocks, in the service's words."""
     used = error.charged_micros + error.held_micros
-    whose, option = "the account", ""
+    whose, how, option = "the account", "Raise the limit", ""
     if error.subject != _ACCOUNT:
-        whose, option = f"the key {error.subject}", f" --api-key {error.subject}"
+        # A key that has a limit may not change one.
+        whose, how = f"the key {error.subject}", "Raise the limit, with a key that has none"
+        option = f" --api-key {error.subject}"
     held = f" ({dollars(error.held_micros)} of it held)" if error.held_micros else ""
     resets = f"{error.resets_at:%Y-%m-%d %H:%M:%S} (UTC)" if error.resets_at else "the next one begins"
     # What would let this through, in whole cents.
@@ -111,7 +113,7 @@ def _over_limits(error: errors.LimitExceeded) -> Failure:
         f"this needs {dollars(error.required_micros)}, and {whose} has used {dollars(used)}{held} of its "
         f"{dollars(error.limit_micros)} per {error.period} until {resets}. "
         f"{dollars(error.affordable_micros)} is still affordable. "
-        f"Raise the limit: oanim limits set --{error.period} {usd(enough)}{option}",
+        f"{how}: oanim limits set --{error.period} {usd(enough)}{option}",
         NO_CREDITS,
     )
     explained = False
