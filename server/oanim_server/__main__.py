@@ -21,15 +21,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from oanim_server.operating import Operator, admin, ask
 from oanim_server.settings import BadSettingError, Secret, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
+    from google.protobuf.message import Message
+
     from oanim_server.app import App
     from oanim_server.database.engine import Database
-    from oanim_server.ledger.audit import Report
-    from oanim_server.rpc.local import CreatedKey
+    from oanim_server.ledger.audit_wallet import Report
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +40,13 @@ _ROLES = ("user", "worker", "service", "admin")
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="oanim", prog_name="oanim-server")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Serve prepaid credits, and look after them. Settings are read from OANIM_* variables."""
+    context.obj = Operator(_ask)
+
+
+main.add_command(admin)
 
 
 @main.command()
@@ -68,13 +75,13 @@ def dev(data: Path | None, port: int | None, *, as_json: bool) -> None:
     """Serve with made-up providers and made-up money, and print a key of each role."""
     with _sentences(), ExitStack() as stack:
         from oanim_server.app import App
-        from oanim_server.sandbox.serving import Sandbox
+        from oanim_server.sandbox import FalSandbox
 
         folder = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oanim-dev-")))
         quiet = {"OANIM_LOG_LEVEL": os.environ.get("OANIM_LOG_LEVEL") or "warning"}
         settings = _settings(OANIM_DATA=str(folder), **quiet)
         _log(settings)
-        sandbox = stack.enter_context(Sandbox())
+        sandbox = stack.enter_context(FalSandbox())
         if port is not None:
             settings = replace(settings, port=port, http_port=settings.http_port if port else 0)
         settings = replace(
@@ -124,10 +131,16 @@ def keys() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Answer as one line of JSON.")
 def create(role: str, name: str, *, as_json: bool) -> None:
     """Make an account for a role, and its first key, which is shown once."""
-    with _sentences():
-        made = _create_key(_settings(), role, name)
+    from openanimate.metering.v1.admin_service_pb2 import CreateKeyRequest
+    from openanimate.metering.v1.role_pb2 import Role
+
+    request = CreateKeyRequest(
+        role=Role.Value(f"ROLE_{role.upper()}"), name=name, idempotency_key=secrets.token_hex(16)
+    )
+    made = _ask("CreateKey", request)
     if as_json:
-        click.echo(json.dumps(made._asdict()))
+        said = {"account_id": made.account_id, "key_id": made.key_id, "secret": made.secret}
+        click.echo(json.dumps(said))
     else:
         click.echo(f"account  {made.account_id}\nkey      {made.secret}")
         click.echo("Keep the key: it is not shown again.", err=True)
@@ -247,18 +260,10 @@ def _quiet_collector() -> None:
     gc.set_threshold(50_000, 50, 100)
 
 
-def _create_key(settings: Settings, role: str, name: str) -> CreatedKey:
-    """Through the server that holds the database, or, where none runs, in the database itself."""
-    from oanim_server.accounts.values import Role
-    from oanim_server.rpc.local import create_key
-
-    attempt = secrets.token_hex(16)
-    made = create_key(settings.socket, Role[role.upper()], name, attempt)
-    if made is None:
-        from oanim_server.app import create_key_alone
-
-        made = asyncio.run(create_key_alone(settings, Role[role.upper()], name, attempt))
-    return made
+def _ask(method: str, request: Message) -> Any:
+    """Make a call of AdminService; what goes wrong is a sentence."""
+    with _sentences():
+        return ask(_settings(), method, request)
 
 
 def _found(report: Report) -> str:
