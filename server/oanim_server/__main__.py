@@ -75,13 +75,16 @@ def dev(data: Path | None, port: int | None, *, as_json: bool) -> None:
     """Serve with made-up providers and made-up money, and print a key of each role."""
     with _sentences(), ExitStack() as stack:
         from oanim_server.app import App
-        from oanim_server.sandbox import FalSandbox
+        from oanim_server.sandbox import FalSandbox, StripeSandbox
+        from oanim_server.web.webhook import PATH
 
         folder = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oanim-dev-")))
         quiet = {"OANIM_LOG_LEVEL": os.environ.get("OANIM_LOG_LEVEL") or "warning"}
         settings = _settings(OANIM_DATA=str(folder), **quiet)
         _log(settings)
         sandbox = stack.enter_context(FalSandbox())
+        stripe = stack.enter_context(StripeSandbox())
+        webhook_secret = secrets.token_hex(16)
         if port is not None:
             settings = replace(settings, port=port, http_port=settings.http_port if port else 0)
         settings = replace(
@@ -92,15 +95,21 @@ def dev(data: Path | None, port: int | None, *, as_json: bool) -> None:
             fal_url=sandbox.url,
             fal_key=Secret("sandbox"),
             output_hosts=("127.0.0.1",),
+            stripe_url=stripe.url,
+            stripe_key=Secret("sk_test_sandbox"),
+            stripe_webhook_secrets=(Secret(webhook_secret),),
         )
         app = App(settings, sandbox=True)
 
         async def ready() -> None:
+            http_url = f"http://{settings.http_host}:{app.http_port}"
+            stripe.send_webhooks(f"{http_url}{PATH}", webhook_secret)
             talk = {
                 "address": f"{settings.host}:{app.port}",
                 "url": f"http://{settings.host}:{app.port}",
-                "http_url": f"http://{settings.http_host}:{app.http_port}",
+                "http_url": http_url,
                 "sandbox_url": sandbox.url,
+                "stripe_url": stripe.url,
                 "data": str(folder),
                 "keys": await app.keys_for_dev(),
             }

@@ -56,7 +56,7 @@ from oanim_server.web.webhook import Webhook
 from openanimate.metering.v1.account_service_pb2 import RateLimits, WhoAmIResponse
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from starlette.routing import Route
 
@@ -228,14 +228,13 @@ class App:
         await rpc.start()
         stack.push_async_callback(rpc.stop, settings.drain_seconds)
 
-    @property
     def _public_url(self) -> str:
         """Where customers reach the pages of the HTTP port."""
         settings = self._settings
         if settings.public_url is not None:
             return settings.public_url
         host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
-        return f"http://{host}:{settings.http_port}"
+        return f"http://{host}:{self.http_port}"
 
     def _published(self) -> WhoAmIResponse:
         settings = self._settings
@@ -272,7 +271,7 @@ async def operating(settings: Settings) -> AsyncIterator[None]:
         stack.push_async_callback(ledger.stop)
         table = _price_file(settings)
         accounts = _accounts(settings, database, ledger, Authenticator(database, ledger), table)
-        checkouts = _checkouts(settings, database, ledger, table, "")
+        checkouts = _checkouts(settings, database, ledger, table, str)
         stack.push_async_callback(checkouts.aclose)
         admin = _admin(database, ledger, accounts, checkouts)
         local = LocalServer(Edge(None, _limits(settings), CallLog(None)), admin, settings.socket)
@@ -315,7 +314,11 @@ def _price_file(settings: Settings) -> Catalogue:
 
 
 def _checkouts(
-    settings: Settings, database: Database, ledger: Ledger, table: Catalogue, public_url: str
+    settings: Settings,
+    database: Database,
+    ledger: Ledger,
+    table: Catalogue,
+    public_url: Callable[[], str],
 ) -> Checkouts:
     stripe = None
     if settings.stripe_key is not None:

@@ -120,14 +120,23 @@ class Accounts:
         """Say who a caller is."""
         return await self._database.read(partial(_identity, key_id=caller.key_id))
 
-    async def create_key(self, caller: Caller, name: str, idempotency_key: str) -> KeyMade:
-        """Make another key for the caller's account.
+    async def create_key(
+        self, account_id: int, name: str, idempotency_key: str, *, asking_key_id: str
+    ) -> KeyMade:
+        """Make another key for an account; `asking_key_id` is the caller's own.
 
         :raises IdempotencyKeyReused: when the idempotency key made a key of another name.
         :raises LimitedKey: when the caller's key has a limit.
         :raises TooManyKeys: when ten work.
         """
-        make = partial(_make_key, caller=caller, name=name, idempotency_key=idempotency_key, key=Key())
+        make = partial(
+            _make_key,
+            account_id=account_id,
+            name=name,
+            idempotency_key=idempotency_key,
+            asking_key_id=asking_key_id,
+            key=Key(),
+        )
         return await self._ledger.write(make)
 
     async def own_key(self, account_id: int, key_id: str) -> str:
@@ -208,9 +217,15 @@ def _identity(connection: Connection, *, key_id: str) -> Identity:
 
 
 def _make_key(
-    connection: Connection, now: int, *, caller: Caller, name: str, idempotency_key: str, key: Key
+    connection: Connection,
+    now: int,
+    *,
+    account_id: int,
+    name: str,
+    idempotency_key: str,
+    asking_key_id: str,
+    key: Key,
 ) -> KeyMade:
-    account_id = caller.account_id
     role = rows.lock_account(connection, account_id)
     known = rows.key_made_by(connection, account_id, idempotency_key)
     if known is not None:
@@ -219,7 +234,7 @@ def _make_key(
         if known.key_id != key.key_id:
             return _again(connection, now, fresh=Key(known.key_id, key.secret))
         return KeyMade(account_id, known.facts, key.token, replayed=False)
-    if rows.has_limit(connection, account_id, caller.key_id):
+    if rows.has_limit(connection, account_id, asking_key_id):
         raise LimitedKey
     ever_made, working = rows.count_keys(connection, account_id)
     if working >= MAX_KEYS:

@@ -15,6 +15,7 @@ from oanim_server.checkout import rows, words
 from oanim_server.checkout.payment import KnownEventError, PaymentWords
 from oanim_server.checkout.values import SessionWord, Standing
 from oanim_server.ledger.payments import Settle
+from oanim_server.ledger.refusals import InvalidField
 from oanim_server.ledger.values import SERVER
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class Receiver:
             said = await self._words(event)
         except ValueError as error:
             return await self._keep(event, Standing.QUARANTINED, f"it cannot be read: {error}")
+        except InvalidField:
+            return await self._keep(event, Standing.QUARANTINED, "Stripe does not know what it is about")
         return await self._applied(event, said, again=again)
 
     async def learn(self, purchase: Purchase, word: SessionWord) -> None:

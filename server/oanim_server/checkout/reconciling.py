@@ -20,7 +20,7 @@ from sqlalchemy import delete, insert, select
 from oanim_server.checkout import rows
 from oanim_server.checkout.values import Purchase, SessionWord
 from oanim_server.database.tables import marks
-from oanim_server.ledger.refusals import Refusal
+from oanim_server.ledger.refusals import InvalidField, Refusal
 from oanim_server.ledger.values import DAY, SECOND
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ POLL_SECONDS = 60.0
 # Where somebody watches, the webhook is not waited for much longer than this.
 WATCHED_POLL_SECONDS = 5.0
 RECONCILE_SECONDS = 3_600.0
+RETRY_SECONDS = 30.0
 # Stripe keeps events for 30 days. A slow one may be listed late: each round begins a little before.
 HISTORY_SECONDS = 30 * 86_400
 OVERLAP_SECONDS = 3_600
@@ -126,7 +127,12 @@ class Reconciler:
                 )
             )
             for purchase in page:
-                await self.ask(purchase)
+                try:
+                    await self.ask(purchase)
+                except InvalidField:
+                    # Stripe does not know the session: another key was configured when it was made.
+                    extra = {"purchase": rows.reference(purchase.wallet_id, purchase.token)}
+                    log.warning("Stripe does not know a session", extra=extra)
             if len(page) < SESSIONS:
                 break
             after = page[-1].created_at
@@ -136,7 +142,10 @@ class Reconciler:
             partial(rows.unanswered, after=now - KEY_LIFETIME, before=now - int(POLL_SECONDS) * SECOND)
         )
         for request in requests:
-            await self._refunds.go_on(request)
+            try:
+                await self._refunds.go_on(request)
+            except InvalidField:
+                log.warning("Stripe refused a refund", extra={"request": request.request_id})
 
     async def ask(self, purchase: Purchase) -> None:
         """Ask how the session of a purchase stands, and apply it."""
@@ -187,12 +196,15 @@ def _reached(connection: Connection, _now: int, *, until: int) -> None:
 
 
 async def _again_and_again(work: Callable[[], Awaitable[object]], pause_seconds: float) -> None:
-    """Do it, and again after each pause; what goes wrong passes, and is tried at the next round."""
+    """Do it, and again after each pause; what goes wrong is tried sooner."""
     while True:
         try:
             await work()
         except (Refusal, OSError) as error:
             log.warning("Stripe could not be asked; it is tried again", extra={"error": type(error).__name__})
+            await asyncio.sleep(min(pause_seconds, RETRY_SECONDS))
         except Exception:
             log.exception("Stripe could not be asked; it is tried again")
-        await asyncio.sleep(pause_seconds)
+            await asyncio.sleep(min(pause_seconds, RETRY_SECONDS))
+        else:
+            await asyncio.sleep(pause_seconds)

@@ -18,7 +18,7 @@ from oanim_server.ledger.refusals import InvalidField
 from oanim_server.ledger.values import SECOND
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from stripe.params import RefundListParams
 
@@ -43,7 +43,7 @@ class Page(NamedTuple):
 class PageOptions(NamedTuple):
     """What goes with every page. `return_url` is where the customer comes back to."""
 
-    return_url: str
+    return_url: Callable[[], str]
     invoices: bool
     automatic_tax: bool
     receipt_mail: bool
@@ -137,8 +137,7 @@ class Stripe:
 
     def _page(self, purchase: Purchase, purchase_id: str, email: str) -> Any:
         options = self._options
-        # Stripe itself puts the session's id there, and nothing of the customer's.
-        back = f"{options.return_url}/checkout/{purchase_id}"
+        back = f"{options.return_url()}/checkout/{purchase_id}"
         payment: dict[str, Any] = {"metadata": {"purchase_id": purchase_id}}
         if options.receipt_mail and email:
             payment["receipt_email"] = email

@@ -105,11 +105,11 @@ class LimitExceeded(Refusal):
         )
 
 
+@dataclass(eq=False)
 class LimitedKey(Refusal):
-    """The key has a limit: it may not make a key, or set or delete a limit."""
+    """The key has a limit: it may not make a key, or set or delete a limit. Only users have limits."""
 
-    # Only users have limits.
-    role = "user"
+    role: str = "user"
 
 
 @dataclass(eq=False)

@@ -55,9 +55,10 @@ class AccountServicer:
 
     async def CreateApiKey(self, request: pb.CreateApiKeyRequest, call: Call) -> pb.CreateApiKeyResponse:
         made = await self._accounts.create_key(
-            call.caller,
+            call.caller.account_id,
             name=shape.text("name", request.name, 64),
             idempotency_key=shape.idempotency_key(request.idempotency_key),
+            asking_key_id=call.caller.key_id,
         )
         return pb.CreateApiKeyResponse(
             api_key=messages.api_key(made.api_key), secret=made.secret or "", replayed=made.replayed
