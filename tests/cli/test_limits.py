@@ -151,7 +151,7 @@ def test_work_over_a_limit_is_refused_with_every_limit_that_blocks(
     scripted.script(GENERATE, [refusal])
     ended = cli.run("assets", "gen-image", "--prompt", "x", "--out", "x.png", "--key", "k")
     assert (ended.exit_code, ended.out) == (3, "")
-    assert ended.err.splitlines()[-4:] == [
+    assert ended.err.splitlines()[-5:] == [
         (
             "oanim: this needs $0.05, and the account has used $0.96 ($0.06 of it held) of its $1.00 per day "
             "until 2026-11-19 00:00:00 (UTC). $0.04 is still affordable. "
@@ -159,5 +159,6 @@ def test_work_over_a_limit_is_refused_with_every_limit_that_blocks(
         ),
         "The month of the key, in the service's words.",
         "The session, in the service's words.",
+        "All of them have to let this through. See the limits: oanim limits list",
         "Then choose a new --key: this one gets the same refusal for 30 days.",
     ]

@@ -116,10 +116,11 @@ def _over_limits(error: errors.LimitExceeded) -> Failure:
         f"{how}: oanim limits set --{error.period} {usd(enough)}{option}",
         NO_CREDITS,
     )
-    explained = False
-    for violation in error.violations:
-        if violation.reason == error.for_reason and not explained:
-            explained = True
-        else:
-            failure.add_note(stopped(violation.description))
+    others = list(error.violations)
+    if first := next((each for each in others if each.reason == error.for_reason), None):
+        others.remove(first)
+    for violation in others:
+        failure.add_note(stopped(violation.description))
+    if others:
+        failure.add_note("All of them have to let this through. See the limits: oanim limits list")
     return failure
