@@ -318,7 +318,7 @@ class Model:
             self._within(hold.scopes, extend.amount_micros)
         parts = self._draw(extend.amount_micros)
         self._keep(parts)
-        hold.parts = hold.parts + parts
+        hold.parts = sorted(hold.parts + parts, key=lambda part: self._draw_order(self._lot(part[0])))
         hold.reserved += extend.amount_micros
         if extend.ttl is not None and hold.expires_at is not None:
             hold.expires_at = max(hold.expires_at, now + extend.ttl)
@@ -457,14 +457,11 @@ class Model:
         return price(hold.line, commit.quantity) - price(hold.line, hold.quantity)
 
     def drawn(self) -> list[MLot]:
-        return sorted(
-            self.lots,
-            key=lambda lot: (
-                lot.priority,
-                float("inf") if lot.expires_at is None else lot.expires_at,
-                lot.number,
-            ),
-        )
+        return sorted(self.lots, key=self._draw_order)
+
+    @staticmethod
+    def _draw_order(lot: MLot) -> tuple[float, ...]:
+        return (lot.priority, float("inf") if lot.expires_at is None else lot.expires_at, lot.number)
 
     def _draw(self, amount: int) -> list[tuple[int, int]]:
         parts = []

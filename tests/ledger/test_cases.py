@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from oanim_server.ledger.values import ReservationFacts
     from tests.ledger.driving import Driven
 
+HOUR = 3_600 * SECOND
 LINE = Line(1, "flux", "image", "fal", "image", 10, 1, 5)
 
 
@@ -60,6 +61,30 @@ def test_a_part_that_is_held_outlives_its_lot_and_can_be_charged(ledger: Driven)
         "[[1,-40],[2,40]]",
         "[[1,-60],[3,45],[2,15]]",
     ]
+    assert ledger.problems() == []
+
+
+def test_what_an_extend_adds_is_charged_and_kept_as_if_it_had_been_held_at_once(ledger: Driven) -> None:
+    def wallet_with_lots() -> int:
+        wallet_id = ledger.open_wallet(100)
+        ledger.credit(wallet_id, 50, lifetime=HOUR)
+        ledger.credit(wallet_id, 30, priority=-1)
+        return wallet_id
+
+    at_once = wallet_with_lots()
+    ledger.hold(at_once, 140, ttl=DAY)
+    extended = ledger.open_wallet(100)
+    number = ledger.hold(extended, 60, ttl=DAY)
+    ledger.credit(extended, 50, lifetime=HOUR)
+    ledger.run(ledger.extend(extended, number, amount_micros=50))
+    ledger.credit(extended, 30, priority=-1)
+    ledger.run(ledger.extend(extended, number, amount_micros=30))
+    assert ledger.rows("SELECT parts FROM reservations") == [("[[3,30],[2,50],[1,60]]",)] * 2
+    ledger.clock.forward(2 * HOUR)
+    for wallet_id, hold in ((at_once, 4), (extended, number)):
+        ledger.run(ledger.commit(wallet_id, hold, 90))
+        # 30 of the lot that goes first, all of the one that expired meanwhile, and 10 of the one that lasts.
+        assert ledger.wallet(wallet_id)[1:3] == (90, 0)
     assert ledger.problems() == []
 
 
