@@ -210,7 +210,9 @@ class Driven:
     # Operations
 
     def reserve(self, wallet_id: int, amount_micros: int, key: str | None = None, **options: Any) -> Reserve:
-        options = {"caller": wallet_id, "opener": wallet_id, "api_key_id": "k", **options}
+        line = options.get("line")
+        asked = (line.model, line.quantity) if line else None
+        options = {"caller": wallet_id, "opener": wallet_id, "api_key_id": "k", "asked": asked, **options}
         return Reserve(
             wallet_id=wallet_id, idempotency_key=key or self.key(), amount_micros=amount_micros, **options
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from oanim_server.ledger.operations import Refused
 from oanim_server.ledger.refusals import (
     AccountFrozen,
     AlreadyCommitted,
@@ -127,7 +128,7 @@ def test_a_key_that_named_another_request_is_refused_and_says_nothing_of_it(ledg
         ledger.reserve(wallet_id, 10, key="one", labels={"a": "b"}),
         ledger.reserve(wallet_id, 10, key="one", spend_scopes=(Scope("run", None),)),
         ledger.reserve(wallet_id, 10, key="one", line=LINE),
-        ledger.reserve(wallet_id, 10, key="one", work="other"),
+        ledger.reserve(wallet_id, 10, key="one", asked="other"),
         ledger.reserve(wallet_id, 500, key="one"),
     ):
         assert told(ledger.refused(other)) == (IdempotencyKeyReused, {"idempotency_key": "one"}, 2, False)
@@ -137,12 +138,18 @@ def test_a_key_that_named_another_request_is_refused_and_says_nothing_of_it(ledg
     assert ledger.wallet(wallet_id) == WalletFacts(wallet_id, 96, 0, 0, 3, frozen=False)
 
 
-def test_a_replay_of_a_priced_hold_is_the_first_answer_whatever_it_costs_now(ledger: Driven) -> None:
+def test_a_replay_of_a_priced_hold_is_the_first_answer_whatever_it_is_called_and_costs_now(
+    ledger: Driven,
+) -> None:
     wallet_id = ledger.open_wallet(100)
     first = ledger.run(ledger.reserve(wallet_id, 50, key="one", line=LINE))
-    dearer = LINE._replace(price_version=2, price_micros=900)
-    again = ledger.run(ledger.reserve(wallet_id, 4_500, key="one", line=dearer))
+    dearer = LINE._replace(price_version=2, model="renamed", price_micros=900)
+    again = ledger.run(ledger.reserve(wallet_id, 4_500, key="one", line=dearer, asked=("flux", 5)))
     assert again == first._replace(replayed=True)
+    unpriced = ledger.reserve(
+        wallet_id, 1, key="one", asked=("flux", 5), companion=Refused(NotFound("price"))
+    )
+    assert ledger.run(unpriced) == first._replace(replayed=True)
     more = ledger.refused(ledger.reserve(wallet_id, 60, key="one", line=LINE._replace(quantity=6)))
     assert isinstance(more, IdempotencyKeyReused)
 

@@ -242,6 +242,7 @@ class History(RuleBasedStateMachine):
             wallet_id=wallet_id,
             caller=caller,
             idempotency_key=self._key(data),
+            asked=(line.model, line.quantity) if line else None,
             amount_micros=amount,
             opener=opener,
             api_key_id="k",
