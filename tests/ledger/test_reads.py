@@ -3,11 +3,13 @@ from __future__ import annotations
 import asyncio
 import random
 from itertools import pairwise
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from oanim_server.database.engine import Database
+from oanim_server.ledger import group, sweeping
 from oanim_server.ledger.reads import ChargeRecord, Grouping, UsageTotal
 from oanim_server.ledger.refusals import NotFound
 from oanim_server.ledger.values import DAY, SECOND, Line, Outcome, Scope, State, WalletFacts
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from oanim_server.ledger.journal import Row
+    from oanim_server.ledger.operations import Operation
     from oanim_server.ledger.reads import Statement
 
 HOUR = 3_600 * SECOND
@@ -367,6 +370,74 @@ def test_the_sweeper_writes_what_is_due_on_every_wallet_and_forgets_old_refusals
     asyncio.run(ledger.ledger.sweep())
     assert ledger.count("refusals") == 0
     assert ledger.problems() == []
+
+
+def break_wallet(ledger: Driven, wallet_id: int) -> None:
+    """Have whatever is written on a wallet fail: what its lots hold is less than its holds have."""
+    ledger.sql("UPDATE lots SET held_micros = 0 WHERE wallet_id = :wallet_id", wallet_id=wallet_id)
+
+
+def test_a_wallet_that_cannot_be_settled_keeps_none_behind_it_waiting(
+    ledger: Driven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeping, "PAGE", 3)
+    wallets = [ledger.open_wallet(100) for _ in range(8)]
+    for place, wallet_id in enumerate(wallets):
+        # Two at each instant, so that pages end between equals.
+        ledger.hold(wallet_id, 10, ttl=HOUR + place // 2)
+    break_wallet(ledger, wallets[1])
+    ledger.clock.forward(2 * HOUR)
+    assert asyncio.run(ledger.ledger.sweep()) == 7
+    due = "SELECT wallet_id FROM wallets WHERE next_due_at IS NOT NULL"
+    assert ledger.rows(due) == [(wallets[1],)]
+    assert asyncio.run(ledger.ledger.sweep()) == 0
+
+
+def test_a_wallet_with_very_much_due_keeps_none_beside_it_waiting(
+    crowded: tuple[Driven, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, wallet_id = crowded
+    monkeypatch.setattr(group, "PORTION", 10)
+    monkeypatch.setattr(sweeping, "TOGETHER", 2)
+    for _ in range(6):
+        ledger.hold(ledger.open_wallet(100), 10, ttl=HOUR + 60)
+    ledger.clock.forward(2 * HOUR)
+
+    async def due_when_the_others_are_settled() -> list[tuple[int]]:
+        sweep = asyncio.create_task(ledger.ledger.sweep())
+        query = "SELECT wallet_id FROM wallets WHERE next_due_at IS NOT NULL"
+        while len(due := await asyncio.to_thread(ledger.rows, query)) > 1:
+            pass
+        # A sweep that begins meanwhile leaves the wallet to this one.
+        assert await ledger.ledger.sweep() == 0
+        assert await sweep == 7
+        return due
+
+    assert asyncio.run(due_when_the_others_are_settled()) == [(wallet_id,)]
+    assert ledger.problems() == []
+
+
+def test_an_operation_does_not_wait_for_what_is_due_on_another_wallet_of_its_group(
+    crowded: tuple[Driven, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, wallet_id = crowded
+    monkeypatch.setattr(group, "PORTION", 100)
+    # It is locked, and loaded, after the other one.
+    other = ledger.open_wallet(100, wallet_id=wallet_id + 1)
+    ledger.hold(other, 10, ttl=HOUR)
+    ledger.clock.forward(2 * HOUR)
+    answered: list[int] = []
+
+    async def submit(operation: Operation) -> None:
+        answered.append((await ledger.ledger.submit(operation)).wallet.wallet_id)
+
+    async def both() -> None:
+        busy = asyncio.create_task(ledger.ledger.write(lambda _connection, _now: sleep(0.2)))
+        await asyncio.sleep(0.1)
+        await asyncio.gather(submit(ledger.reserve(wallet_id, 1)), submit(ledger.reserve(other, 1)), busy)
+
+    asyncio.run(both())
+    assert answered == [other, wallet_id]
 
 
 def test_a_refusal_is_remembered_for_30_days_whatever_happens_to_the_wallet(ledger: Driven) -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
-from oanim_server.database.engine import driver_of
-from oanim_server.database.tables import refusals, wallets
+from oanim_server.database.tables import wallets
 from oanim_server.ledger.committer import Committer
-from oanim_server.ledger.operations import Operation, SettleDue
 from oanim_server.ledger.reads import (
     ChargeRecord,
     Grouping,
@@ -21,8 +18,7 @@ from oanim_server.ledger.reads import (
     UncollectedRecord,
     UsageTotal,
 )
-from oanim_server.ledger.refusals import Refusal
-from oanim_server.ledger.values import REFUSAL_MEMORY, LimitFacts, Outcome, ReservationFacts, WalletFacts
+from oanim_server.ledger.sweeping import Sweeper
 from oanim_server.ledger.watching import Hub
 
 if TYPE_CHECKING:
@@ -31,15 +27,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from oanim_server.database.engine import Database
+    from oanim_server.ledger.operations import Operation
+    from oanim_server.ledger.values import LimitFacts, Outcome, ReservationFacts, WalletFacts
 
 T = TypeVar("T")
-
-log = logging.getLogger(__name__)
-
-SWEEP_SECONDS = 10.0
-SWEEP_WALLETS = 1_000
-# Few enough that the calls of others find room between them.
-SWEEP_TOGETHER = 50
 
 
 class Ledger:
@@ -52,20 +43,18 @@ class Ledger:
         self._committer = Committer(
             database, changed=self._hub.wake, queue_limit=queue_limit, group_limit=group_limit
         )
-        self._sweeper: asyncio.Task[None] | None = None
+        self._sweeper = Sweeper(database, self._committer)
         self.tally = self._committer.tally
 
     def start(self, *, sweep: bool = True) -> None:
         """Begin to take operations and, on a running event loop, to sweep."""
         self._committer.start()
         if sweep:
-            self._sweeper = asyncio.get_running_loop().create_task(self._sweep(), name="sweeper")
+            self._sweeper.start()
 
     async def stop(self) -> None:
         """Stop sweeping, commit what is queued, end."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
+        await self._sweeper.stop()
         await self._hub.close()
         await asyncio.to_thread(self._committer.stop)
 
@@ -169,60 +158,10 @@ class Ledger:
     # Time -----------------------------------------------------------------------------------------
 
     async def sweep(self) -> int:
-        """Write what is due on wallets that nobody touches; how many wallets it was."""
-        due = await self._database.read(self._due)
-        failed: list[BaseException] = []
-        for start in range(0, len(due), SWEEP_TOGETHER):
-            settled = [
-                self.submit(SettleDue(wallet_id=wallet_id, caller=0, idempotency_key=""))
-                for wallet_id in due[start : start + SWEEP_TOGETHER]
-            ]
-            answers = await asyncio.gather(*settled, return_exceptions=True)
-            failed += [answer for answer in answers if isinstance(answer, BaseException)]
-        if failed:
-            log.warning(
-                "wallets could not be swept and are tried again",
-                extra={"wallets": len(failed), "error": type(failed[0]).__name__},
-            )
-        await self.write(_forget)
-        return len(due) - len(failed)
-
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            try:
-                while await self.sweep() == SWEEP_WALLETS:
-                    pass
-            except (Refusal, OSError) as error:
-                log.warning("the sweep failed and is tried again", extra={"error": type(error).__name__})
-            except Exception:
-                log.exception("the sweep failed and is tried again")
-
-    def _due(self, connection: Connection) -> list[int]:
-        now = self._database.statements.clock(driver_of(connection))
-        query = (
-            select(wallets.c.wallet_id)
-            .where(wallets.c.next_due_at.is_not(None))
-            .where(wallets.c.next_due_at <= now)
-            .order_by(wallets.c.next_due_at)
-            .limit(SWEEP_WALLETS)
-        )
-        return list(connection.execute(query).scalars())
+        """Write what is due on wallets that nobody touches; how many wallets were settled."""
+        return await self._sweeper.sweep()
 
     async def _look(self, wallet_ids: list[int]) -> list[tuple[int, int]]:
         query = select(wallets.c.wallet_id, wallets.c.seq).where(wallets.c.wallet_id.in_(wallet_ids))
         found = await self._database.read(lambda connection: connection.execute(query).all())
         return [(wallet_id, seq) for wallet_id, seq in found]
-
-
-def _forget(connection: Connection, now: int) -> None:
-    """Remembered refusals end after 30 days; at most a thousand a sweep, so that no group waits long."""
-    oldest = (
-        select(refusals.c.at)
-        .where(refusals.c.at <= now - REFUSAL_MEMORY)
-        .order_by(refusals.c.at)
-        .limit(1_000)
-    )
-    reached = connection.execute(oldest).scalars().all()
-    if reached:
-        connection.execute(delete(refusals).where(refusals.c.at <= reached[-1]))
