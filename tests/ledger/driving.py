@@ -67,7 +67,8 @@ class Clock:
 def with_clock(database: Database, clock: Clock) -> None:
     """Have a database's statements tell the time by the test's clock."""
     real = {name: getattr(database.statements, name) for name in Statements.__annotations__}
-    clocked = SimpleNamespace(**{**real, "clock": lambda _connection: clock.now})
+    told = dict.fromkeys(("clock", "snapshot_clock"), lambda _connection: clock.now)
+    clocked = SimpleNamespace(**{**real, **told})
     database.statements = cast("Statements", clocked)
 
 

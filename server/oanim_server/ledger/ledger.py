@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy import select
 
 from oanim_server.database.tables import wallets
 from oanim_server.ledger.committer import Committer
+from oanim_server.ledger.due import PORTION
+from oanim_server.ledger.operations import SettleDue
 from oanim_server.ledger.reads import (
     ChargeRecord,
     Grouping,
+    MuchDueError,
     Reads,
     Statement,
     UncollectedRecord,
     UsageTotal,
 )
 from oanim_server.ledger.sweeping import Sweeper
+from oanim_server.ledger.values import SECOND, SERVER
 from oanim_server.ledger.watching import Hub
 
 if TYPE_CHECKING:
@@ -32,13 +37,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# A watcher whose clock runs a little before the database's asks again, and not at once.
+LEAST_WAIT_SECONDS = 0.05
+
 
 class Ledger:
     """Every movement of money of one process. Start it on the event loop that submits to it."""
 
     def __init__(self, database: Database, *, queue_limit: int = 2_000, group_limit: int = 1_000) -> None:
         self._database = database
-        self._reads = Reads(database.statements)
+        self._reads = Reads(database.statements, most_due=PORTION)
         self._hub = Hub(self._look if database.dialect == "postgresql" else None)
         self._committer = Committer(
             database, changed=self._hub.wake, queue_limit=queue_limit, group_limit=group_limit
@@ -96,19 +104,22 @@ class Ledger:
 
     async def wallet(self, wallet_id: int) -> WalletFacts:
         """The wallet now; NotFound."""
-        return await self._database.read(partial(self._reads.wallet, wallet_id=wallet_id))
+        return await self._read(self._reads.wallet, wallet_id=wallet_id)
 
     async def watch(self, wallet_id: int) -> AsyncIterator[WalletFacts]:
-        """The wallet now, and the latest state after every change."""
+        """The wallet now, and the latest state after every change, at its instant when time makes it."""
         with self._hub.watching(wallet_id) as changed:
             shown: WalletFacts | None = None
             while True:
                 changed.clear()
-                facts = await self.wallet(wallet_id)
+                facts, stays = await self._read(self._reads.wallet_for, wallet_id=wallet_id)
                 if facts != shown:
                     shown = facts
                     yield facts
-                await changed.wait()
+                seconds = None if stays is None else max(stays / SECOND, LEAST_WAIT_SECONDS)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await changed.wait()
 
     async def reservation(self, wallet_id: int, number: int) -> ReservationFacts:
         """One reservation now; NotFound."""
@@ -127,8 +138,9 @@ class Ledger:
         self, wallet_id: int, *, as_of: int | None, before: int | None, limit: int
     ) -> Statement:
         """The journal's rows below a seq, newest first, with the wallet and its lots as of a time."""
-        query = partial(self._reads.statement, wallet_id=wallet_id, as_of=as_of, before=before, limit=limit)
-        return await self._database.read(query)
+        return await self._read(
+            self._reads.statement, wallet_id=wallet_id, as_of=as_of, before=before, limit=limit
+        )
 
     async def usage(
         self, wallet_id: int, *, first_day: int, last_day: int, group_by: Grouping
@@ -148,7 +160,7 @@ class Ledger:
 
     async def limits(self, wallet_id: int) -> list[LimitFacts]:
         """The limits of a wallet, and what each has in its present window."""
-        return await self._database.read(partial(self._reads.limits, wallet_id=wallet_id))
+        return await self._read(self._reads.limits, wallet_id=wallet_id)
 
     async def uncollected(self, wallet_id: int | None, *, offset: int, limit: int) -> list[UncollectedRecord]:
         """Work that no wallet covered, newest first; of one wallet, or of all."""
@@ -160,6 +172,14 @@ class Ledger:
     async def sweep(self) -> int:
         """Write what is due on wallets that nobody touches; how many wallets were settled."""
         return await self._sweeper.sweep()
+
+    async def _read(self, query: Callable[..., T], *, wallet_id: int, **asked: Any) -> T:
+        """A read of a wallet as it stands; where very much is due on it, that is written first."""
+        while True:
+            try:
+                return await self._database.read(partial(query, wallet_id=wallet_id, **asked))
+            except MuchDueError:
+                await self.submit(SettleDue(wallet_id=wallet_id, caller=SERVER, idempotency_key=""))
 
     async def _look(self, wallet_ids: list[int]) -> list[tuple[int, int]]:
         query = select(wallets.c.wallet_id, wallets.c.seq).where(wallets.c.wallet_id.in_(wallet_ids))
