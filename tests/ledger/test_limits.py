@@ -21,7 +21,7 @@ from oanim_server.ledger.windows import Period
 from tests.ledger.driving import START, Driven, in_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from oanim_server.ledger.operations import Operation
 
@@ -106,9 +106,9 @@ def test_a_limit_that_is_set_at_one_replica_while_the_other_works_is_never_passe
             assert held is not None
             second.run(second.commit(wallet_id, held.number, 70, key=f"{name}-{number}"))
 
-    answers = in_threads(
-        [*(partial(work, str(name)) for name in range(8)), partial(first.set_limit, wallet_id, 5_000)]
-    )
+    calls: list[Callable[[], object]] = [partial(work, str(name)) for name in range(8)]
+    calls.append(partial(first.set_limit, wallet_id, 5_000))
+    answers = in_threads(calls)
     assert isinstance(answers[-1], Outcome)
     assert all(answer is None or isinstance(answer, LimitExceeded) for answer in answers[:-1]), answers
     # What was spent before it was set may be more; since then nothing was let through that passes it.
