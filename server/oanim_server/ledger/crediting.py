@@ -181,7 +181,8 @@ def limit(
         working.time(wallet),
         attempt,
         lots={},
-        seal=journal.seal_of_made((), [api_key_id, period, limit_micros]),
+        # All of them, so that the latest row says which are set.
+        seal=journal.seal_of_made((), [[list(found) for found in working.limits[wallet_id]]]),
     )
 
 
