@@ -111,25 +111,23 @@ class Word:
     """One event of one purchase, as a companion."""
 
     def __init__(self, wallet_id: int, purchase: Purchase, event: Event) -> None:
-        self._wallet_id = wallet_id
-        self._purchase = purchase
-        self._event = event
+        self.wallet_id = wallet_id
+        self.purchase = purchase
+        self.event = event
         self._facts = Facts()
         self._credit = 0
 
     def load(self, connection: Connection, now: int) -> None:
         query = text("SELECT facts, credit FROM sold WHERE wallet_id = :w AND purchase_id = :p")
-        found = connection.execute(
-            query, {"w": self._wallet_id, "p": self._purchase.purchase_id}
-        ).one_or_none()
+        found = connection.execute(query, {"w": self.wallet_id, "p": self.purchase.purchase_id}).one_or_none()
         self._facts, self._credit = Facts(), 0
         if found is not None:
             self._facts, self._credit = Facts(**json.loads(found.facts)), found.credit
-        self._facts.hear(self._event)
+        self._facts.hear(self.event)
 
     @property
     def due(self) -> Bought | Reversal | None:
-        sold = self._purchase
+        sold = self.purchase
         if self._credit:
             return Reversal(self._credit, self._facts.targets(sold))
         if self._facts.paid:
@@ -146,8 +144,8 @@ class Word:
             " SET facts = excluded.facts, credit = excluded.credit"
         )
         row = {
-            "w": self._wallet_id,
-            "p": self._purchase.purchase_id,
+            "w": self.wallet_id,
+            "p": self.purchase.purchase_id,
             "facts": json.dumps(vars(self._facts)),
             "credit": self._credit,
         }
