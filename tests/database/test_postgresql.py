@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import insert, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 
-from oanim_server.database.engine import Database, DatabaseError
+from oanim_server.database.engine import Database, DatabaseError, driver_of
 from oanim_server.database.tables import marks
 
 if TYPE_CHECKING:
@@ -138,3 +138,12 @@ def test_two_databases_of_one_server_do_not_meet(postgresql_cluster: Cluster, da
     assert opened.read_now(lambda connection: connection.execute(text("SELECT 1")).scalar_one()) == 1
     opened.close()
     postgresql_cluster.drop_database(other)
+
+
+def test_a_read_judges_by_a_time_that_its_snapshot_is_not_older_than(database: Database) -> None:
+    def times(connection: Connection) -> tuple[int, int]:
+        driver = driver_of(connection)
+        return database.statements.clock(driver), database.statements.snapshot_clock(driver)
+
+    while_the_snapshot_was_taken, before = database.read_now(times)
+    assert before < while_the_snapshot_was_taken

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from oanim_server.database.engine import Database
+    from oanim_server.pricing.values import ProposedPrice
     from tests.generation.house import Fal
 
 CHARGED = Rest(GRANT - PRICE, 0, [])
@@ -109,6 +111,42 @@ def test_a_refusal_for_want_of_credits_is_remembered(house: House, fal: Fal, pro
     assert house.refused(account, prompt, "k1").facts() == first.facts()
     assert house.at_rest(account) == Rest(PRICE - 1, 0, [])
     assert fal.posts() == before
+
+
+def by_the_second(amount_micros: int) -> list[ProposedPrice]:
+    """A table in which the picture's model is priced by the length that its input names."""
+    [image, unlisted] = costing(amount_micros)
+    return [replace(image, category="video", unit="second", quantity_field="length"), unlisted]
+
+
+@pytest.mark.parametrize("prices", [by_the_second(5), costing(10**12)], ids=["no quantity", "too much"])
+def test_what_cannot_be_priced_any_more_is_answered_by_its_key_and_refused_without(
+    house: House, prompt: str, prices: list[ProposedPrice]
+) -> None:
+    two = {"num_images": 2, "length": "long"}
+    account, poor = house.account(), house.account(PRICE - 1)
+    made = house.made(account, prompt, "k1", **two)
+    first = house.refused(poor, prompt, "k1", **two)
+    house.do(house.prices.publish(prices, effective_at=None, published_by="k"))
+    again = house.generate(account, prompt, "k1", **two)
+    assert (again.replayed, again.generation) == (True, made)
+    remembered = house.refused(poor, prompt, "k1", **two)
+    assert (type(remembered), remembered.facts(), remembered.replayed) == (
+        InsufficientCredits,
+        first.facts(),
+        True,
+    )
+    assert isinstance(house.refused(account, prompt, "k1", **{**two, "num_images": 3}), IdempotencyKeyReused)
+    assert isinstance(house.refused(account, prompt, "k2", **two), InvalidField)
+    assert house.at_rest(account) == Rest(GRANT - 2 * PRICE, 0, [])
+
+
+def test_a_refusal_that_is_remembered_outlives_another_unit_of_the_price(house: House, prompt: str) -> None:
+    account = house.account(PRICE - 1)
+    first = house.refused(account, prompt, "k1", length=4)
+    house.do(house.prices.publish(by_the_second(1), effective_at=None, published_by="k"))
+    again = house.refused(account, prompt, "k1", length=4)
+    assert (type(again), again.facts(), again.replayed) == (InsufficientCredits, first.facts(), True)
 
 
 def test_a_spend_scope_counts_what_is_generated(house: House, prompt: str) -> None:

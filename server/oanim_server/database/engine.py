@@ -59,6 +59,7 @@ class Statements(Protocol):
     """The hot statements; `sqlite.py` and `postgresql.py` have them under the same names."""
 
     clock: Callable[..., int]
+    snapshot_clock: Callable[..., int]
     lock_wallets: Callable[..., Any]
     known_keys: Callable[..., Any]
     known_refusals: Callable[..., Any]

@@ -14,14 +14,12 @@ from sqlalchemy import and_, func, insert, or_, select, update
 from oanim_models.inputs import Output
 from oanim_server.database.tables import generations, reservations, transactions
 from oanim_server.generation.values import Failure, Generation, Job, Lease, Reason, Standing, State
-from oanim_server.ledger.values import Line, WalletFacts
+from oanim_server.ledger.values import WalletFacts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from sqlalchemy import ColumnElement, Connection, Row
-
-    from oanim_server.ledger.values import Method
 
 _G = generations.c
 _OUTCOMES = {
@@ -66,36 +64,6 @@ def page(connection: Connection, wallet_id: int, before: int | None, limit: int)
     if before is not None:
         query = query.where(_G.number < before)
     return [_generation_of(row) for row in connection.execute(query)]
-
-
-def line_of_key(connection: Connection, wallet_id: int, method: Method, key: str) -> tuple[Line, int] | None:
-    """The line that an idempotency key pinned, and what it held, if the key started something."""
-    r = reservations.c
-    query = (
-        select(
-            r.price_version,
-            r.model,
-            r.category,
-            r.provider,
-            r.unit,
-            r.price_micros,
-            r.base_quantity,
-            r.quoted_quantity,
-            r.reserved_micros,
-        )
-        .join(
-            transactions,
-            and_(transactions.c.wallet_id == r.wallet_id, transactions.c.reservation == r.number),
-        )
-        .where(
-            transactions.c.idem_key == key,
-            transactions.c.wallet_id == wallet_id,
-            transactions.c.caller == wallet_id,
-            transactions.c.method == int(method),
-        )
-    )
-    row = connection.execute(query).one_or_none()
-    return None if row is None else (Line(*row[:-1]), row[-1])
 
 
 def running(connection: Connection, wallet_id: int) -> int:
