@@ -160,7 +160,7 @@ def test_a_replay_is_not_refused_because_the_account_was_frozen_since(ledger: Dr
     first = ledger.run(reserve)
     ledger.freeze(wallet_id)
     assert ledger.run(reserve) == first._replace(replayed=True)
-    assert told(ledger.refused(ledger.reserve(wallet_id, 1))) == (AccountFrozen, {}, 2, False)
+    assert told(ledger.refused(ledger.reserve(wallet_id, 1))) == (AccountFrozen, {}, 3, False)
     assert isinstance(ledger.refused(ledger.extend(wallet_id, 2, amount_micros=1)), AccountFrozen)
     ledger.run(ledger.extend(wallet_id, 2, ttl=DAY))
     ledger.run(ledger.commit(wallet_id, 2, 1))

@@ -21,7 +21,7 @@ from oanim_server.ledger.values import (
     State,
     Wallet,
 )
-from oanim_server.ledger.windows import Period, window_named
+from oanim_server.ledger.windows import Period, window_named, window_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,6 +69,7 @@ class _Sealed:
     kind: int
     seal: bytes | None
     lots: list[int]
+    entries: list[list[int]]
 
 
 @dataclass(slots=True)
@@ -81,11 +82,11 @@ class _Replay:
     balance_micros: int = 0
     debt_micros: int = 0
     held_micros: int = 0
+    frozen: bool = False
     remaining_micros: int = 0
     lots: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
     sealed: dict[int, _Sealed] = field(default_factory=dict)
-    # What each system account has, of the rows that payments made and of the others.
-    by_payments: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
+    # What each system account has, but for the rows that payments made.
     otherwise: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
     reservations: dict[int, _Made] = field(default_factory=dict)
 
@@ -118,6 +119,7 @@ class Check:
         self._same("balance", replay.balance_micros, wallet.balance_micros)
         self._same("debt", replay.debt_micros, wallet.debt_micros)
         self._same("time of the last row", replay.at, wallet.at)
+        self._same("frozen", replay.frozen, wallet.frozen)
         if self._anchored is not None and self._anchored[0] > replay.seq:
             self._off(f"the anchor knows {self._anchored[0]} rows, the journal {replay.seq}")
         return replay
@@ -127,8 +129,8 @@ class Check:
         self._same(where + "number", row.seq, replay.seq + 1)
         if row.at < replay.at:
             self._off(f"{where}it is earlier than the row before it")
-        self._entries(where, row, replay)
-        self._lot_movements(where, row, replay)
+        entries = self._entries(where, row, replay)
+        self._lot_movements(where, row, replay, entries)
         self._of_reservation(row, replay)
         replay.link = journal.link_of(replay.link, tuple(row[:-1]))
         if replay.link != bytes(row.link):
@@ -141,22 +143,24 @@ class Check:
         replay.seq = row.seq
         replay.at = row.at
         replay.debt_micros = row.debt_micros
+        replay.frozen = bool(row.frozen)
 
-    def _entries(self, where: str, row: journal.Row, replay: _Replay) -> None:
+    def _entries(self, where: str, row: journal.Row, replay: _Replay) -> list[list[int]]:
         entries = self._numbers(where + "its entries", row.entries, 2)
         self._report.entries += len(entries)
         self._same(where + "sum of its entries", sum(micros for _, micros in entries), 0)
         replay.balance_micros += sum(micros for account, micros in entries if account == Account.WALLET)
-        booked = replay.by_payments if row.kind in _PAID else replay.otherwise
-        for account, micros in entries:
-            booked[account] += micros
+        if row.kind not in _PAID:
+            for account, micros in entries:
+                replay.otherwise[account] += micros
         self._same(where + "balance", row.balance_micros, replay.balance_micros)
+        return entries
 
-    def _lot_movements(self, where: str, row: journal.Row, replay: _Replay) -> None:
+    def _lot_movements(self, where: str, row: journal.Row, replay: _Replay, entries: list[list[int]]) -> None:
         moved = self._numbers(where + "its lots", row.lots, 3)
         made = [number for number, _, _ in moved if number not in replay.lots]
         if not row.reservation and (made or row.seal is not None or row.kind in _NOTED):
-            replay.sealed[row.seq] = _Sealed(row.kind, row.seal, made)
+            replay.sealed[row.seq] = _Sealed(row.kind, row.seal and bytes(row.seal), made, entries)
         for number, remaining, held in moved:
             replay.lots[number][0] += remaining
             replay.lots[number][1] += held
@@ -262,20 +266,18 @@ class Check:
     def counters(self) -> None:
         """What spend scopes and limits count, from the reservations that count under them."""
         for (subject, window), (charged, held) in self._stored.items():
-            name = f"{subject or 'account'} {window}".strip()
             expected = self._counters.pop((subject, window), [0, 0])
-            self._same(f"scope {name!r}: charged", expected[0], charged)
-            self._same(f"scope {name!r}: held", expected[1], held)
+            self._same(f"{_scope(subject, window)}: charged", expected[0], charged)
+            self._same(f"{_scope(subject, window)}: held", expected[1], held)
         for subject, window in self._counters:
-            name = f"{subject or 'account'} {window}".strip()
-            self._off(f"scope {name!r}: reservations count under it, the table does not know it")
+            self._off(f"{_scope(subject, window)}: reservations count under it, the table does not know it")
 
     def _windows(self, reservation: Reservation) -> Iterator[tuple[str, str]]:
         """The counters of limits that a reservation counts under, of those that are stored."""
-        for subject, name in self._stored:
-            if name and subject in ("", reservation.api_key_id):
-                window = window_named(name)
-                if window.start <= reservation.created_at < window.end:
+        for period in Period:
+            name = window_of(period, reservation.created_at).name
+            for subject in {"", reservation.api_key_id}:
+                if (subject, name) in self._stored:
                     yield subject, name
 
     def _count(self, key: tuple[str, str], reservation: Reservation) -> None:
@@ -284,62 +286,78 @@ class Check:
 
     def credits(self, found: Iterator[Any], replay: _Replay) -> None:
         """What purchases credited, and that what was taken back of it is where it is said to be."""
-        for values in found:
-            credit = Credit(*values)
-            self._credits[credit.number] = credit
-            made = replay.sealed.get(credit.number)
-            if made is None or made.kind != Kind.PURCHASE or set(made.lots) != set(credit.lots):
-                self._off(f"credit {credit.number}: the journal does not know it")
-        for number, made in replay.sealed.items():
-            if made.kind == Kind.PURCHASE and number not in self._credits:
-                self._off(f"credit {number}: the journal knows it, the table does not")
-        lots = [self._lots[number] for credit in self._credits.values() for number in credit.lots]
-        bought = sum(lot.amount_micros for lot in lots if not lot.origin.promotional)
-        bonus = sum(lot.amount_micros for lot in lots if lot.origin.promotional)
-        paid = sum(credit.covered_paid_micros for credit in self._credits.values())
-        covered_bonus = sum(credit.covered_bonus_micros for credit in self._credits.values())
-        for account, expected in (
-            (Account.STRIPE, sum(credit.stripe_micros for credit in self._credits.values()) - bought),
-            (
-                Account.PROMOTIONS,
-                sum(credit.promotions_micros for credit in self._credits.values()) - bonus - covered_bonus,
-            ),
-            (Account.DISPUTES, sum(credit.disputes_micros for credit in self._credits.values())),
-            (Account.BREAKAGE, -paid),
+        self._credits = {credit.number: credit for credit in (Credit(*values) for values in found)}
+        booked: defaultdict[int, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
+        for seq, made in replay.sealed.items():
+            if made.kind == Kind.PURCHASE and seq not in self._credits:
+                self._off(f"credit {seq}: the journal knows it, the table does not")
+            for account, micros in made.entries if made.kind in _PAID else ():
+                booked[self._credit_of(seq, made)][account] += micros
+        for number, credit in self._credits.items():
+            self._credit(credit, replay.sealed.get(number), booked[number])
+
+    def _credit_of(self, seq: int, made: _Sealed) -> int:
+        """The credit that a row made or changed; its seal has the purchase's id."""
+        if made.kind == Kind.PURCHASE:
+            return seq
+        lots = [self._lots[number] for number in made.lots if number in self._lots]
+        seals = {
+            journal.seal_of_made(lots, [credit.purchase_id]): credit.number
+            for credit in self._credits.values()
+        }
+        return seals.get(made.seal, 0)
+
+    def _credit(self, credit: Credit, made: _Sealed | None, booked: defaultdict[int, int]) -> None:
+        where = f"credit {credit.number}: "
+        paid, bonus = self._lots.get(credit.paid_lot), self._lots.get(credit.bonus_lot)
+        if (
+            made is None
+            or made.kind != Kind.PURCHASE
+            or sorted(made.lots) != sorted(credit.lots)
+            or paid is None
+            or paid.origin is not Origin.PURCHASE
+            or (bonus is None) != (credit.bonus_lot == 0)
         ):
-            self._same(f"payments in {account.name.lower()}", replay.by_payments[account], expected)
+            self._off(f"{where}the journal does not know it")
+            return
+        of_bonus, lapsed = (bonus.amount_micros, bonus.lapsed_micros) if bonus else (0, 0)
+        promotions = booked[Account.PROMOTIONS] + of_bonus + credit.covered_bonus_micros
+        self._same(where + "in stripe", booked[Account.STRIPE] + paid.amount_micros, credit.stripe_micros)
+        self._same(where + "in promotions", promotions, credit.promotions_micros)
+        self._same(where + "in disputes", booked[Account.DISPUTES], credit.disputes_micros)
+        self._same(where + "from breakage", -booked[Account.BREAKAGE], credit.covered_paid_micros)
+        if credit.covered_paid_micros > paid.lapsed_micros or credit.covered_bonus_micros > lapsed:
+            self._off(f"{where}more than has expired counts as taken")
 
     def limits(self, found: Iterator[Any], replay: _Replay) -> None:
-        """That each limit is one that somebody set, and that the wallet knows how many there are."""
-        seals = {row.seal and bytes(row.seal) for row in replay.sealed.values() if row.kind == Kind.LIMIT}
-        count = 0
-        for _, api_key_id, period, limit_micros in found:
-            limit = Limit(api_key_id, Period(period), limit_micros)
-            count += 1
-            if journal.seal_of_made((), list(limit)) not in seals:
-                self._off(
-                    f"limit of {api_key_id or 'account'} a {limit.period.name.lower()}: nobody set it so"
-                )
-        self._same("limits", count, self._wallet.limits)
+        """That the limits are those that were set last, and that nothing is counted but under them."""
+        stored = sorted(
+            Limit(api_key_id, Period(period), limit_micros) for _, api_key_id, period, limit_micros in found
+        )
+        self._same("limits", len(stored), self._wallet.limits)
+        latest = [made.seal for made in replay.sealed.values() if made.kind == Kind.LIMIT][-1:]
+        set_so = journal.seal_of_made((), [[list(limit) for limit in stored]])
+        if (stored or latest) and latest != [set_so]:
+            self._off("limits: they are not as they were set last")
+        periods = {(limit.api_key_id, limit.period.name.lower()) for limit in stored}
+        for subject, window in self._stored:
+            if window and ((subject, window.partition(" ")[0]) not in periods or not _is_window(window)):
+                self._off(f"{_scope(subject, window)}: there is no such limit")
 
     def seals(self, found: Iterator[Any], replay: _Replay) -> None:
         """I13: what the rows of the journal sealed and other tables keep."""
         said = {seq: Note(actor, reason) for _, seq, actor, reason in found}
-        purchase_ids = [[credit.purchase_id] for credit in self._credits.values()]
         for seq, made in replay.sealed.items():
-            lots = [self._lots[number] for number in made.lots if number in self._lots]
             if made.kind == Kind.LIMIT:
                 continue
+            words: Sequence[object] = ()
             if made.kind in _NOTED:
-                possible: list[Sequence[object]] = [said.pop(seq, ())]
-            elif made.kind == Kind.PURCHASE:
-                possible = [[self._credits[seq].purchase_id]] if seq in self._credits else []
+                words = said.pop(seq, ())
             elif made.kind in _PAID:
-                possible = list(purchase_ids)
-            else:
-                possible = [()]
-            seal = made.seal and bytes(made.seal)
-            if seal not in [journal.seal_of_made(lots, words) for words in possible]:
+                credit = self._credits.get(self._credit_of(seq, made))
+                words = [credit.purchase_id] if credit else ["?"]
+            lots = [self._lots[number] for number in made.lots if number in self._lots]
+            if made.seal != journal.seal_of_made(lots, words):
                 self._off(f"row {seq}: what never changes of what it made was changed")
         for seq in said:
             self._off(f"row {seq}: it has a reason and needs none")
@@ -377,3 +395,15 @@ class Check:
 
     def _off(self, problem: str) -> None:
         self._report.problems.append(f"{self._name}: {problem}")
+
+
+def _scope(subject: str, window: str) -> str:
+    name = f"{subject or 'account'} {window}".strip()
+    return f"scope {name!r}"
+
+
+def _is_window(name: str) -> bool:
+    try:
+        return window_named(name).name == name
+    except (KeyError, ValueError):
+        return False

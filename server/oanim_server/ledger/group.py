@@ -215,7 +215,7 @@ class Group:
         self._write_reservations()
         self._write_lots()
         if working.changed_limits:
-            self._cold.write_limits(working.changed_limits)
+            self._cold.write_limits(working.changed_limits, working.ended_limits)
         if working.changed_counters:
             counters = [
                 (*key, working.counters[key].charged_micros, working.counters[key].held_micros)
