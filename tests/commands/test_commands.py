@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 from contextlib import closing
@@ -121,6 +122,7 @@ def test_a_backup_is_a_database_of_its_own_and_is_not_overwritten(tmp_path: Path
         calls = Calls(server.channel, server.sign_up())
         before = calls(calls.wallet.GetWallet, wallet.GetWalletRequest())
         assert command("backup", str(copy), **data).returncode == 0
+        assert stat.S_IMODE(copy.stat().st_mode) == 0o600
         again = command("backup", str(copy), **data)
         assert said(again) == (1, "", f"oanim-server: {copy} is there already: name a new file\n")
     with spawned({"OANIM_DATA": str(copy.parent)}, tmp_path / "log2") as restored:
