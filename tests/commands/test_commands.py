@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 from contextlib import closing
@@ -93,13 +94,24 @@ def test_the_audit_says_what_it_checked_and_fails_when_something_is_off(tmp_path
             "Audited 1 wallets, 2 transactions with 2 entries, 1 lots, 1 reservations; balance $5.00, held "
             "$0.000005. Everything adds up.\n"
         )
-        assert said(beside) == (0, sentence, "")
+        made = f"{anchor} was not there, so that nothing was compared; it was made.\n"
+        assert said(beside) == (0, sentence + made, "")
+        again = command("audit", "--anchor", anchor, **data)
+        assert said(again) == (0, f"{sentence}1 heads compared with {anchor}.\n", "")
+        assert said(command("audit", **data)) == (0, sentence, "")
     with closing(sqlite3.connect(tmp_path / "data" / "oanim.db")) as vandal:
         vandal.execute("UPDATE wallets SET balance_micros = balance_micros + 1")
         vandal.commit()
     off = command("audit", "--anchor", anchor, **data)
     assert off.returncode == 1
     assert f"{calls.user.account_id}: balance: 5000001 is stored, 5000000 is right" in off.stdout
+    missing = command("audit", "--anchor", f"{anchor}s", **data)
+    assert missing.returncode == 1
+    assert missing.stdout.endswith("so that nothing was compared; it is made when nothing is off.\n")
+    (tmp_path / "anchor").write_text("")
+    empty = command("audit", "--anchor", anchor, **data)
+    no_heads = "has no heads that an audit wrote: name another file, or move it away to begin anew"
+    assert said(empty) == (1, "", f"oanim-server: {anchor} {no_heads}\n")
 
 
 def test_a_backup_is_a_database_of_its_own_and_is_not_overwritten(tmp_path: Path) -> None:
@@ -110,6 +122,7 @@ def test_a_backup_is_a_database_of_its_own_and_is_not_overwritten(tmp_path: Path
         calls = Calls(server.channel, server.sign_up())
         before = calls(calls.wallet.GetWallet, wallet.GetWalletRequest())
         assert command("backup", str(copy), **data).returncode == 0
+        assert stat.S_IMODE(copy.stat().st_mode) == 0o600
         again = command("backup", str(copy), **data)
         assert said(again) == (1, "", f"oanim-server: {copy} is there already: name a new file\n")
     with spawned({"OANIM_DATA": str(copy.parent)}, tmp_path / "log2") as restored:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 READERS = 4
+# Two look-ups of keys, and the poll of those that were revoked.
+BRIEF_READERS = 3
 CACHE_KIB = 262_144
 CHECKPOINT_PAGES = 2_000
 PAGE_BYTES = 2_048
@@ -96,6 +98,7 @@ class Database:
         self._lock: int | None = None
         self._warned = False
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
+        self._brief_readers = ThreadPoolExecutor(BRIEF_READERS, thread_name_prefix="reader-brief")
         if dialect == "postgresql":
             event.listen(writing, "connect", self._listen)
 
@@ -111,7 +114,7 @@ class Database:
             reading = create_engine(
                 "sqlite://",
                 poolclass=QueuePool,
-                pool_size=READERS,
+                pool_size=READERS + BRIEF_READERS,
                 max_overflow=2,
                 creator=partial(_sqlite_connect, path, "?mode=ro"),
             )
@@ -143,7 +146,7 @@ class Database:
         )
         reading = create_engine(
             parsed,
-            pool_size=READERS,
+            pool_size=READERS + BRIEF_READERS,
             max_overflow=2,
             pool_pre_ping=True,
             isolation_level="REPEATABLE READ",
@@ -169,6 +172,10 @@ class Database:
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query on one of the readers' threads."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_now, query)
+
+    async def read_briefly(self, query: Callable[[Connection], T]) -> T:
+        """The same on threads of their own, for short look-ups that no long read may keep waiting."""
+        return await asyncio.get_running_loop().run_in_executor(self._brief_readers, self.read_now, query)
 
     def read_now(self, query: Callable[[Connection], T]) -> T:
         """Run a query here, in one consistent snapshot."""
@@ -218,6 +225,7 @@ class Database:
     def close(self) -> None:
         """Let go of the connections and of the lock."""
         self._readers.shutdown(wait=True)
+        self._brief_readers.shutdown(wait=True)
         self._reading.dispose()
         self._writing.dispose()
         if self._lock is not None:
