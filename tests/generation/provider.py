@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
 
 class Answer(NamedTuple):
-    """What a path answers."""
+    """What a path answers; with `when`, not before that is set."""
 
     status: int
     headers: dict[str, str]
     body: bytes = b""
+    when: threading.Event | None = None
 
 
 class Provider:
@@ -47,6 +48,8 @@ def provider() -> Iterator[Provider]:
 
         def _answer(self) -> None:
             answer = one.answers.get(self.path, Answer(404, {}))
+            if answer.when is not None:
+                answer.when.wait(60)
             self.send_response(answer.status)
             for name, value in {"content-length": str(len(answer.body)), **answer.headers}.items():
                 self.send_header(name, value)

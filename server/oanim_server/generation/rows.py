@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, func, insert, or_, select, update
+from sqlalchemy import and_, case, func, insert, or_, select, update
 
 from oanim_models.inputs import Output
 from oanim_server.database.tables import generations, reservations, transactions
@@ -166,6 +166,22 @@ def change(connection: Connection, lease: Lease, come_from: ColumnElement[bool],
     return changed.rowcount == 1
 
 
+def put_back(connection: Connection, lease: Lease, not_before: int) -> State | None:
+    """Have a job wait for its next attempt, or, where its cancellation was asked for meanwhile, cancel it.
+
+    The state it has now; None when the lease is lost, or it does not stand where it must.
+    """
+    waits = case((_G.cancel_requested == 1, int(State.CANCELLED)), else_=int(State.QUEUED))
+    changed = connection.execute(
+        update(generations)
+        .where(_held(lease), stands(State.SUBMITTING, State.QUEUED, State.CANCELLED))
+        .values(revision=_G.revision + 1, state=waits, not_before=not_before)
+        .returning(_G.state)
+    )
+    state = changed.scalar_one_or_none()
+    return None if state is None else State(state)
+
+
 def stands(*states: State) -> ColumnElement[bool]:
     """That a job is in one of these states."""
     return _G.state.in_([int(state) for state in states])
@@ -174,7 +190,7 @@ def stands(*states: State) -> ColumnElement[bool]:
 def about_to_submit(attempt: int) -> ColumnElement[bool]:
     """That a job waits for this attempt, or that this attempt's own write is there already."""
     return or_(
-        and_(stands(State.QUEUED), _G.attempts == attempt - 1),
+        and_(stands(State.QUEUED), _G.attempts == attempt - 1, _G.cancel_requested == 0),
         and_(stands(State.SUBMITTING), _G.attempts == attempt),
     )
 
@@ -234,16 +250,25 @@ def cancel(
 ) -> Job | None:
     """Cancel a job that waits, and own it; otherwise note the wish. The job where it is to be settled here.
 
-    One guarded update decides against the SUBMITTING of whoever works on it.
+    One guarded update decides against the SUBMITTING of whoever works on it, and against its being put back:
+    with two, another replica could put it back between them, and it would be submitted after all.
     """
     open_job = and_(_is(wallet_id, number), _G.finished_at.is_(None))
-    taken = {"owner": owner, "epoch": _G.epoch + 1, "leased_until": now + lease}
-    cancelled = {"state": State.CANCELLED, "cancel_requested": 1, "revision": _G.revision + 1}
-    connection.execute(update(generations).where(open_job, stands(State.QUEUED)).values(**taken, **cancelled))
+    waits = stands(State.QUEUED)
+    taken = {
+        "state": int(State.CANCELLED),
+        "owner": owner,
+        "epoch": _G.epoch + 1,
+        "leased_until": now + lease,
+    }
     connection.execute(
         update(generations)
-        .where(open_job, _G.cancel_requested == 0)
-        .values(cancel_requested=1, revision=_G.revision + 1)
+        .where(open_job, or_(waits, _G.cancel_requested == 0))
+        .values(
+            cancel_requested=1,
+            revision=_G.revision + 1,
+            **{name: case((waits, value), else_=_G[name]) for name, value in taken.items()},
+        )
     )
     mine = select(generations).where(open_job, stands(State.CANCELLED), _G.owner == owner)
     row = connection.execute(mine).one_or_none()

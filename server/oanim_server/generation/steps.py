@@ -78,14 +78,17 @@ class Steps:
         return replace(job, state=State.SUBMITTING, attempts=attempt), certain
 
     async def again(self, job: Job, pause_seconds: float) -> Job:
-        """Put a job back whose POST did not count; the next attempt is not before the pause."""
+        """Put a job back whose POST did not count; the next attempt is not before the pause.
+
+        The provider was not given it: where its cancellation was asked for meanwhile, it is cancelled now.
+        """
         pause = int(pause_seconds * SECOND)
-        now = await self._change(
-            job,
-            rows.stands(State.SUBMITTING, State.QUEUED),
-            lambda now: {"state": State.QUEUED, "not_before": now + pause},
-        )
-        return replace(job, state=State.QUEUED, not_before=now + pause)
+
+        def put_back(connection: Connection, now: int) -> Job | None:
+            state = rows.put_back(connection, job.lease, now + pause)
+            return None if state is None else replace(job, state=state, not_before=now + pause)
+
+        return await self._step(job, put_back)
 
     async def submitted(self, job: Job, submitted: Submitted) -> Job:
         """Keep what the provider calls it. It is in the provider's queue now."""
@@ -180,11 +183,18 @@ class Steps:
             done = rows.change(connection, job.lease, come_from, **values(now))
             return now if done else None
 
-        now = await _until_there(partial(self._ledger.write, change), "a step could not be written", job)
-        if now is None:
+        return await self._step(job, change)
+
+    async def _step(self, job: Job, write: Callable[[Connection, int], T | None]) -> T:
+        """Write one step; `write` answers None when the job is somebody else's.
+
+        :raises LeaseLostError: then.
+        """
+        written = await _until_there(partial(self._ledger.write, write), "a step could not be written", job)
+        if written is None:
             raise LeaseLostError
         self._changed(job.key)
-        return now
+        return written
 
 
 class Finish:
