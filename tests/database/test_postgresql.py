@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -98,6 +99,27 @@ def test_a_server_that_does_not_answer_is_named_without_the_password(free_port: 
     told = "".join(str(part) for part in (raised.value, raised.value.__cause__, *raised.value.args))
     assert "hunter2" not in told
     assert str(free_port) in told
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:hunter2@pw@127.0.0.1:1/db",
+        "postgresql://user:p@ss:hunter2@127.0.0.1/db",
+        "postgresql://us/er:hunter2@127.0.0.1/db",
+        "postgresql://user:hunter2/db",
+        "postgresql://user:hunter2@[::1",
+        "hunter2",
+    ],
+)
+def test_a_url_that_cannot_be_read_is_refused_unseen(url: str) -> None:
+    with pytest.raises(DatabaseError) as raised:
+        Database.open_postgresql(url)
+    assert str(raised.value) == (
+        "OANIM_DATABASE_URL is not the url of a PostgreSQL: it is postgresql://user:password@host/database, "
+        "and in a user or a password @ is written as %40, : as %3A and / as %2F"
+    )
+    assert "hunter2" not in "".join(traceback.format_exception(raised.value))
 
 
 def test_a_read_sees_one_snapshot(database: Database) -> None:

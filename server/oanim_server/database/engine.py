@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from urllib.parse import quote
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from oanim_server.database import postgresql, sqlite
@@ -130,9 +130,7 @@ class Database:
     @classmethod
     def open_postgresql(cls, url: str, *, unsafe: bool = False) -> Database:
         """Connect. `unsafe` accepts a server without fsync: for tests, which say so."""
-        parsed = make_url(url)
-        if parsed.drivername in ("postgresql", "postgres"):
-            parsed = parsed.set(drivername="postgresql+psycopg")
+        parsed = _parsed(url)
         session = "-c lock_timeout=2s -c idle_in_transaction_session_timeout=5s"
         writing = create_engine(
             parsed,
@@ -333,6 +331,27 @@ def _assert_sqlite(connection: Connection) -> None:
 
 
 # PostgreSQL -----------------------------------------------------------------------------------------
+
+
+def _parsed(url: str) -> URL:
+    """Read the url. What is wrong with it is said without any part of it: a password may stand in each.
+
+    :raises DatabaseError: when it cannot be read, or was not read as it was meant.
+    """
+    bad = (
+        "OANIM_DATABASE_URL is not the url of a PostgreSQL: it is postgresql://user:password@host/database, "
+        "and in a user or a password @ is written as %40, : as %3A and / as %2F"
+    )
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise DatabaseError(bad) from None
+    # What stands before an @ is no host and no database, but a password that was cut in two.
+    if "@" in f"{parsed.host}{parsed.database}":
+        raise DatabaseError(bad)
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    return parsed
 
 
 def _postgresql_writer(connection: psycopg.Connection[Any], _record: object) -> None:
