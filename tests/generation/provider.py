@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,6 +28,19 @@ class Provider:
         self.url = url
         self.answers: dict[str, Answer] = {}
         self.sent: list[tuple[dict[str, str], bytes]] = []
+
+    def makes(self, result: object, *, model: str, status: object = None) -> None:
+        """Take any submit to a model; its result is there at once, unless `status` says otherwise."""
+        job = f"/{model}/requests/r1"
+        urls = {"status_url": f"{self.url}{job}/status", "response_url": f"{self.url}{job}"}
+        self.answers[f"/{model}"] = answered({"request_id": "r1", **urls})
+        self.answers[f"{job}/status?logs=1"] = answered(status or {"status": "COMPLETED"})
+        self.answers[job] = answered(result)
+
+
+def answered(content: object) -> Answer:
+    """An answer in JSON."""
+    return Answer(200, {"content-type": "application/json"}, json.dumps(content).encode())
 
 
 @contextmanager

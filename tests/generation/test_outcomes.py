@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from oanim_server.generation.values import Ended, Failure, Progress, Queued, Reason, Standing
-from tests.generation.house import GRANT, MODEL, PRICE, Rest
+from oanim_server.generation.values import (
+    MAX_OUTPUTS_BYTES,
+    Ended,
+    Failure,
+    Progress,
+    Queued,
+    Reason,
+    Standing,
+)
+from tests.generation.house import GRANT, MODEL, PRICE, House, Rest
+from tests.generation.provider import provider
 
 if TYPE_CHECKING:
-    from tests.generation.house import Fal, House
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from oanim_server.database.engine import Database
+    from tests.generation.house import Fal
 
 CHARGED = Rest(GRANT - PRICE, 0, [])
 NOTHING = Rest(GRANT, 0, [])
@@ -158,3 +173,43 @@ def test_a_model_that_fails_costs_nothing(house: House, prompt: str, fal: Fal, f
     assert (failure.reason, said in failure.message) == (Reason.PROVIDER_FAILED, True)
     assert (generation.charged_micros, generation.outputs) == (0, ())
     assert house.at_rest(account) == NOTHING
+
+
+# What is kept of a result ----------------------------------------------------------------------------
+
+
+def data_url(content: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+def test_a_small_file_in_the_result_itself_is_kept(
+    open_database: Callable[[], Database], tmp_path: Path, prompt: str
+) -> None:
+    content = os.urandom(20_000)
+    with provider() as inline:
+        inline.makes({"images": [{"url": data_url(content)}]}, model=MODEL)
+        house = House(open_database(), tmp_path, inline.url)
+        account = house.account()
+        generation = house.made(account, prompt)
+        assert house.downloaded(generation) == ("image/png", len(content), content)
+        assert house.at_rest(account) == CHARGED
+        house.close()
+
+
+@pytest.mark.parametrize(
+    "files",
+    [[{"url": data_url(bytes(MAX_OUTPUTS_BYTES))}], [{"url": "x"}] * MAX_OUTPUTS_BYTES],
+    ids=["one large file", "many files"],
+)
+def test_a_result_that_holds_the_files_themselves_is_not_kept_and_costs_nothing(
+    open_database: Callable[[], Database], tmp_path: Path, prompt: str, files: list[object]
+) -> None:
+    with provider() as inline:
+        inline.makes({"images": files}, model=MODEL)
+        house = House(open_database(), tmp_path, inline.url)
+        account = house.account()
+        generation = house.made(account, prompt)
+        said = "its result is longer than 65,536 bytes: the files themselves, or too many of them"
+        assert generation.failure == Failure(Reason.PROVIDER_FAILED, said)
+        assert (generation.outputs, house.at_rest(account)) == ((), NOTHING)
+        house.close()

@@ -13,6 +13,7 @@ from sqlalchemy import and_, case, func, insert, or_, select, update
 
 from oanim_models.inputs import Output
 from oanim_server.database.tables import generations, reservations, transactions
+from oanim_server.generation.inputs import clean
 from oanim_server.generation.values import Failure, Generation, Job, Lease, Reason, Standing, State
 from oanim_server.ledger.values import Line, WalletFacts
 
@@ -29,17 +30,34 @@ _OUTCOMES = {
     State.FAILED: Standing.FAILED,
     State.CANCELLED: Standing.CANCELLED,
 }
+# Not the input: up to 64 KB that nobody is shown, in every row of a page and at every look.
+_COLUMNS: tuple[ColumnElement[Any], ...] = (
+    _G.wallet_id,
+    _G.number,
+    _G.model,
+    _G.state,
+    _G.request_id,
+    _G.queue_position,
+    _G.progress,
+    _G.outputs,
+    _G.failure_reason,
+    _G.failure_message,
+    _G.sandbox,
+    _G.cancel_requested,
+    _G.created_at,
+    _G.finished_at,
+    _G.revision,
+    reservations.c.reserved_micros,
+    reservations.c.captured_micros,
+    transactions.c.balance_micros,
+    transactions.c.held_micros,
+    transactions.c.debt_micros,
+    transactions.c.seq,
+    transactions.c.frozen,
+)
 _SHOWN = (
-    select(
-        generations,
-        reservations.c.reserved_micros,
-        reservations.c.captured_micros,
-        transactions.c.balance_micros,
-        transactions.c.held_micros,
-        transactions.c.debt_micros,
-        transactions.c.seq,
-        transactions.c.frozen,
-    )
+    select(*_COLUMNS)
+    .select_from(generations)
     .join(
         reservations,
         and_(reservations.c.wallet_id == _G.wallet_id, reservations.c.number == _G.number),
@@ -285,6 +303,20 @@ def finish(connection: Connection, wallet_id: int, number: int, now: int) -> Non
 
 
 # Rows as values -------------------------------------------------------------------------------------
+
+
+def outputs_text(outputs: Iterable[Output]) -> str:
+    """Outputs as a row keeps them."""
+    return json.dumps(
+        [
+            {
+                "url": clean(output.url, len(output.url)),
+                "content_type": clean(output.content_type),
+                "file_name": clean(output.file_name),
+            }
+            for output in outputs
+        ]
+    )
 
 
 def job_of(row: Row[Any]) -> Job:

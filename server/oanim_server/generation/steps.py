@@ -7,7 +7,6 @@ step twice is one.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from dataclasses import replace
@@ -23,12 +22,11 @@ from oanim_server.ledger.refusals import Conflict, DatabaseAway, Draining, Overl
 from oanim_server.ledger.values import SECOND, SERVER, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from sqlalchemy import ColumnElement, Connection
 
     from oanim_models.fal import Submitted
-    from oanim_models.inputs import Output
     from oanim_server.generation.uploads import Uploads
     from oanim_server.generation.values import Job, Times
     from oanim_server.ledger.ledger import Ledger
@@ -119,17 +117,9 @@ class Steps:
         values = {"queue_position": queue_position, "progress": clean(message)}
         await self._change(job, rows.stands(State.SUBMITTED), lambda _now: values)
 
-    async def succeeded(self, job: Job, outputs: Sequence[Output], *, sandbox: bool) -> Job:
+    async def succeeded(self, job: Job, outputs_text: str, *, sandbox: bool) -> Job:
         """Store that it is made, before it is charged."""
-        listed = [
-            {
-                "url": clean(output.url, len(output.url)),
-                "content_type": clean(output.content_type),
-                "file_name": clean(output.file_name),
-            }
-            for output in outputs
-        ]
-        values = {"state": State.SUCCEEDED, "outputs": json.dumps(listed), "sandbox": int(sandbox)}
+        values = {"state": State.SUCCEEDED, "outputs": outputs_text, "sandbox": int(sandbox)}
         await self._change(job, rows.stands(State.SUBMITTED, State.SUCCEEDED), lambda _now: values)
         return replace(job, state=State.SUCCEEDED)
 

@@ -17,9 +17,10 @@ import httpx
 
 from oanim_models import fal
 from oanim_models.inputs import outputs
+from oanim_server.generation import rows
 from oanim_server.generation.body import Body, InputGoneError
 from oanim_server.generation.steps import LeaseLostError
-from oanim_server.generation.values import ATTEMPTS, Reason, State
+from oanim_server.generation.values import ATTEMPTS, MAX_OUTPUTS_BYTES, Reason, State
 from oanim_server.ledger.ids import reservation_text
 from oanim_server.ledger.values import SECOND
 
@@ -43,6 +44,9 @@ POLL_GROWTH = 1.5
 # Between attempts of which nothing was sent, by how many there were.
 RETRY_SECONDS = {1: 1.0, 2: 4.0}
 TOO_MANY_REQUESTS_SECONDS = 5.0
+_TOO_LONG = (
+    f"its result is longer than {MAX_OUTPUTS_BYTES:,} bytes: the files themselves, or too many of them"
+)
 
 
 class Worker:
@@ -171,8 +175,10 @@ class Worker:
             result = await queue.result(job.response_url)
         except fal.ModelFailed as failed:
             return await self._fail(job, Reason.PROVIDER_FAILED, failed.message)
-        sandbox = result.output.get("sandbox") is True
-        return await self._steps.succeeded(job, outputs(result.output), sandbox=sandbox)
+        made = rows.outputs_text(outputs(result.output))
+        if len(made) > MAX_OUTPUTS_BYTES:
+            return await self._fail(job, Reason.PROVIDER_FAILED, _TOO_LONG)
+        return await self._steps.succeeded(job, made, sandbox=result.output.get("sandbox") is True)
 
     async def _show(self, job: Job, status: fal.Queued | fal.Running) -> None:
         if isinstance(status, fal.Queued):
