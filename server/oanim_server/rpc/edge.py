@@ -92,6 +92,24 @@ class Edge(grpc.GenericRpcHandler):
                 )
             )
 
+    def serve_anyone(self, service: ServiceDescriptor, servicer: object, *, always: bool = False) -> None:
+        """Serve a service that is not the contract's, without a key; `always`: also full, and draining."""
+        for method in service.methods:
+            name = f"{service.name}/{method.name}"
+            self.add(
+                Method(
+                    path=f"/{service.full_name}/{method.name}",
+                    name=name,
+                    roles=None,
+                    parse=GetMessageClass(method.input_type).FromString,
+                    limit_bytes=MESSAGE_BYTES,
+                    answer=getattr(servicer, method.name),
+                    handler=HANDLERS[method.client_streaming, method.server_streaming],
+                    counts=self.counts.of(name),
+                    always=always,
+                )
+            )
+
     def add(self, method: Method) -> None:
         """Serve one method."""
         self._methods[method.path] = method
