@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import sys
+import time
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -50,6 +51,8 @@ from oanim_server.web.serving import WebServer
 from openanimate.metering.v1.account_service_pb2 import RateLimits, WhoAmIResponse
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from oanim_models.catalogue import Catalogue
     from oanim_server.database.engine import Database
     from oanim_server.settings import Settings
@@ -70,6 +73,8 @@ class App:
         self._sandbox = sandbox
         self._stack = AsyncExitStack()
         self._draining = False
+        # When what is in flight is to have ended, on the monotonic clock; None before the stop.
+        self._deadline: float | None = None
         self.port = 0
         self.http_port = 0
 
@@ -97,6 +102,7 @@ class App:
         """Drain, and stop everything."""
         log.info("stopping")
         self._draining = True
+        self._deadline = time.monotonic() + self._settings.drain_seconds
         await self._stack.aclose()
         log.info("stopped")
 
@@ -150,7 +156,7 @@ class App:
         local = LocalServer(Edge(None, _limits(settings), call_log), admin, settings.socket)
         await local.start()
         stack.push_async_callback(local.stop)
-        await self._listen(edge, servicers, registry)
+        await self._listen(edge, servicers, registry, generations.quieten)
 
     async def _generations(self, database: Database, ledger: Ledger, prices: Prices) -> Generations:
         settings = self._settings
@@ -172,10 +178,16 @@ class App:
             limit=settings.running_generations,
         )
         await generations.start()
-        self._stack.push_async_callback(generations.stop)
+        self._stack.push_async_callback(lambda: generations.stop(self._seconds_left()))
         return generations
 
-    async def _listen(self, edge: Edge, servicers: dict[str, object], registry: CollectorRegistry) -> None:
+    async def _listen(
+        self,
+        edge: Edge,
+        servicers: dict[str, object],
+        registry: CollectorRegistry,
+        quiet: Callable[[], Awaitable[None]],
+    ) -> None:
         """Open the doors: when this returns, calls are answered."""
         settings, stack = self._settings, self._stack
         try:
@@ -199,7 +211,13 @@ class App:
         await web.start()
         stack.push_async_callback(web.stop)
         await rpc.start()
-        stack.push_async_callback(rpc.stop, settings.drain_seconds)
+        stack.push_async_callback(lambda: rpc.stop(self._seconds_left(), quiet))
+
+    def _seconds_left(self) -> float:
+        """How long calls and paid requests in flight may still take: one deadline for all of them."""
+        if self._deadline is None:
+            return self._settings.drain_seconds
+        return max(0.0, self._deadline - time.monotonic())
 
     def _published(self) -> WhoAmIResponse:
         settings = self._settings

@@ -28,6 +28,8 @@ class Provider:
         self.url = url
         self.answers: dict[str, Answer] = {}
         self.sent: list[tuple[dict[str, str], bytes]] = []
+        # For tests that hold an answer back.
+        self.answered = threading.Event()
 
     def makes(self, result: object, *, model: str, status: object = None) -> None:
         """Take any submit to a model; its result is there at once, unless `status` says otherwise."""

@@ -94,8 +94,15 @@ class Generations:
         """Take over the jobs that a former life left, and begin to work."""
         await self._runner.start()
 
-    async def stop(self, grace_seconds: float = 5.0) -> None:
-        """Hand the jobs over; after the calls have ended, before the ledger stops."""
+    async def quieten(self) -> None:
+        """Begin no more work; returns when no paid request is on its way. Who follows work may go then."""
+        await self._runner.quieten()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Hand the jobs over; after the calls have ended, before the ledger stops.
+
+        :param grace_seconds: how long paid requests that are on their way may still take to be answered.
+        """
         await asyncio.gather(*self._opening, return_exceptions=True)
         await self._runner.stop(grace_seconds)
         await self._hub.close()

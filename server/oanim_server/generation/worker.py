@@ -22,6 +22,7 @@ from oanim_server.generation.body import Body, InputGoneError
 from oanim_server.generation.steps import LeaseLostError
 from oanim_server.generation.values import ATTEMPTS, MAX_OUTPUTS_BYTES, Reason, State
 from oanim_server.ledger.ids import reservation_text
+from oanim_server.ledger.refusals import Draining
 from oanim_server.ledger.values import SECOND
 
 if TYPE_CHECKING:
@@ -65,11 +66,14 @@ class Worker:
         self.submitting: set[tuple[int, int]] = set()
         self.quiet = asyncio.Event()
         self.quiet.set()
+        # Set when no further submit may begin here.
+        self.stopping = False
 
     async def finish(self, job: Job) -> None:
         """Take a job to its end.
 
         :raises LeaseLostError: when somebody else has it.
+        :raises Draining: when it is left to the next life.
         """
         if job.state is State.SUBMITTING:
             # The epoch that wrote it is gone, and whether its POST left nobody can tell.
@@ -96,6 +100,8 @@ class Worker:
         async with self._submits:
             try:
                 async with Body(job.input_json, self._database, self._uploads) as body:
+                    if self.stopping:
+                        raise Draining
                     with self._noted(job):
                         return await self._post(self._queue, job, body)
             except InputGoneError:

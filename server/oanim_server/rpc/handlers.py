@@ -68,6 +68,8 @@ class Method(NamedTuple):
     counts: MethodCounts
     # No work of the server's ends it.
     endless: bool = False
+    # The work that it follows goes on without it.
+    following: bool = False
     # Answered by a server that is full or draining, too.
     always: bool = False
 
@@ -196,6 +198,9 @@ class Handler(Call):
             edge.buckets.take(self.address, edge.limits.keyless, now)
             return
         caller = self.caller = await edge.authenticator.authenticate(self.token)
+        if edge.draining:
+            # Meanwhile; the streams that are open by now were told, and this one is not.
+            raise Draining
         if caller.role not in roles:
             raise WrongRole(caller.role)
         edge.buckets.take(caller.account_id, edge.limits.rates[caller.role], now)

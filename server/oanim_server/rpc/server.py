@@ -25,7 +25,7 @@ from openanimate.metering.v1 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from google.protobuf.descriptor import ServiceDescriptor
@@ -102,10 +102,10 @@ class RpcServer:
         await self._server.start()
         self._watching = asyncio.create_task(self._edge.watch_keys(), name="keys of open streams")
 
-    async def stop(self, drain_seconds: float) -> None:
-        """Say that it is going, let work in flight finish, stop."""
+    async def stop(self, drain_seconds: float, quiet: Callable[[], Awaitable[None]]) -> None:
+        """Say that it is going, let work in flight finish, stop. `quiet` is as in `Edge.drain`."""
         self._health.stop()
-        await self._edge.drain(drain_seconds)
+        await self._edge.drain(drain_seconds, quiet)
         await self._server.stop(0.5)
         self._watching.cancel()
         await asyncio.gather(self._watching, return_exceptions=True)
