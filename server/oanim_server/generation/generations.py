@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 # The hub knows what is watched by one number.
 _NUMBER_BITS = 64
+# How long a stop waits for holds that are being opened: a database that hangs must not keep it.
+_OPENING_SECONDS = 2.0
 
 
 class Generations:
@@ -103,7 +105,8 @@ class Generations:
 
         :param grace_seconds: how long paid requests that are on their way may still take to be answered.
         """
-        await asyncio.gather(*self._opening, return_exceptions=True)
+        if self._opening:
+            await asyncio.wait(self._opening, timeout=_OPENING_SECONDS)
         await self._runner.stop(grace_seconds)
         await self._hub.close()
         await self._downloads.aclose()
