@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import time
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from oanim_server.database.engine import Database
 from oanim_server.generation.values import (
     MAX_OUTPUTS_BYTES,
     Ended,
@@ -19,13 +21,12 @@ from oanim_server.generation.values import (
     Standing,
 )
 from tests.generation.house import GRANT, MODEL, PRICE, House, Rest
-from tests.generation.provider import provider
+from tests.generation.provider import Answer, provider
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from oanim_server.database.engine import Database
     from tests.generation.house import Fal
 
 CHARGED = Rest(GRANT - PRICE, 0, [])
@@ -79,6 +80,45 @@ def test_what_the_provider_says_is_told(slow_house: House) -> None:
     assert [type(event) for event in events[-1:]] == [Ended]
 
 
+@pytest.mark.parametrize("position", [-1, 2**31, 2**64])
+def test_a_place_in_the_queue_that_no_number_of_ours_holds_keeps_nothing(
+    open_database: Callable[[], Database], tmp_path: Path, prompt: str, position: int
+) -> None:
+    with provider() as odd:
+        status = {"status": "IN_QUEUE", "queue_position": position}
+        odd.makes({"images": []}, model=MODEL, status=status)
+        house = House(open_database(), tmp_path, odd.url)
+        account = house.account()
+        generation = house.generate(account, prompt).generation
+        house.reached(generation, "queue_position", min(max(0, position), 2**31 - 1))
+        odd.makes({"images": []}, model=MODEL)
+        assert house.ended(generation).standing is Standing.SUCCEEDED
+        assert house.at_rest(account) == CHARGED
+        house.close()
+
+
+def test_progress_that_cannot_be_written_keeps_nothing(
+    sqlite_path: Path, tmp_path: Path, prompt: str
+) -> None:
+    database = Database.open_sqlite(sqlite_path)
+    with database.writing() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER refuses BEFORE UPDATE OF progress ON generations "
+            "BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+    with provider() as plain:
+        plain.makes({"images": []}, model=MODEL, status={"status": "IN_PROGRESS"})
+        house = House(database, tmp_path, plain.url)
+        account = house.account()
+        generation = house.generate(account, prompt).generation
+        house.reached(generation, "state", 3)
+        house.do(asyncio.sleep(1.0))  # while it is asked about, and nothing can be written of it
+        plain.makes({"images": []}, model=MODEL)
+        assert house.ended(generation).standing is Standing.SUCCEEDED
+        assert house.at_rest(account) == CHARGED
+        house.close()
+
+
 # At the submit ---------------------------------------------------------------------------------------
 
 
@@ -126,6 +166,20 @@ def test_a_provider_that_is_busy_is_asked_again_when_it_said(house: House, promp
     assert time.monotonic() - began > 0.8
     assert house.at_rest(account) == CHARGED
     assert [job["submits"] for job in fal.jobs(prompt)] == [3]
+
+
+@pytest.mark.parametrize("seconds", ["1e14", "1e300", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_provider_that_is_busy_for_ever_is_waited_for_a_day(
+    open_database: Callable[[], Database], tmp_path: Path, prompt: str, seconds: str
+) -> None:
+    with provider() as busy:
+        busy.answers[f"/{MODEL}"] = Answer(429, {"retry-after": seconds})
+        house = House(open_database(), tmp_path, busy.url)
+        generation = house.generate(house.account(), prompt).generation
+        house.until_it_waits(generation)
+        answer = house.do(house.generations.cancel(generation.wallet_id, generation.number))
+        assert answer.standing is Standing.CANCELLED
+        house.close()
 
 
 def test_a_provider_that_stays_busy_is_asked_three_times(house: House, prompt: str, fal: Fal) -> None:

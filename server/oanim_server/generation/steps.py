@@ -18,7 +18,7 @@ from oanim_server.generation.inputs import clean, uploads_named
 from oanim_server.generation.values import Reason, State
 from oanim_server.ledger.ids import reservation_text
 from oanim_server.ledger.operations import Commit, Release
-from oanim_server.ledger.refusals import Conflict, DatabaseAway, Draining, Overloaded, Refusal
+from oanim_server.ledger.refusals import Conflict, DatabaseAway, Draining, Faulty, Overloaded, Refusal
 from oanim_server.ledger.values import SECOND, SERVER, Outcome
 
 if TYPE_CHECKING:
@@ -113,9 +113,13 @@ class Steps:
         )
 
     async def progress(self, job: Job, queue_position: int | None, message: str) -> None:
-        """Keep what the provider says about it."""
+        """Keep what the provider says about it; a fault in that must not keep the job from its end."""
         values = {"queue_position": queue_position, "progress": clean(message)}
-        await self._change(job, rows.stands(State.SUBMITTED), lambda _now: values)
+        try:
+            await self._change(job, rows.stands(State.SUBMITTED), lambda _now: values, needed=False)
+        except Faulty as fault:
+            extra = {"generation": reservation_text(*job.key), "error_id": fault.error_id}
+            log.error("what a provider says could not be written and is passed over", extra=extra)  # noqa: TRY400 - the ledger logged it
 
     async def succeeded(self, job: Job, outputs_text: str, *, sandbox: bool) -> Job:
         """Store that it is made, before it is charged."""
@@ -162,25 +166,31 @@ class Steps:
         await _until_there(lambda: self._ledger.write(give), "a lease could not be handed back", job)
 
     async def _change(
-        self, job: Job, come_from: ColumnElement[bool], values: Callable[[int], dict[str, Any]]
+        self,
+        job: Job,
+        come_from: ColumnElement[bool],
+        values: Callable[[int], dict[str, Any]],
+        *,
+        needed: bool = True,
     ) -> int:
         """Write one step; answers the time it was written at.
 
         :raises LeaseLostError: when it is somebody else's.
+        :raises Faulty: when it cannot be written and is not `needed`.
         """
 
         def change(connection: Connection, now: int) -> int | None:
             done = rows.change(connection, job.lease, come_from, **values(now))
             return now if done else None
 
-        return await self._step(job, change)
+        return await self._step(job, change, needed=needed)
 
-    async def _step(self, job: Job, write: Callable[[Connection, int], T | None]) -> T:
-        """Write one step; `write` answers None when the job is somebody else's.
-
-        :raises LeaseLostError: then.
-        """
-        written = await _until_there(partial(self._ledger.write, write), "a step could not be written", job)
+    async def _step(
+        self, job: Job, write: Callable[[Connection, int], T | None], *, needed: bool = True
+    ) -> T:
+        """Write one step; `write` answers None when the job is somebody else's. Raises as `_change`."""
+        ask = partial(self._ledger.write, write)
+        written = await _until_there(ask, "a step could not be written", job, needed=needed)
         if written is None:
             raise LeaseLostError
         self._changed(job.key)
@@ -206,8 +216,13 @@ class Finish:
         self.unused = upload_rows.remove_used(connection, self._key[0], self._upload_ids)
 
 
-async def _until_there(write: Callable[[], Awaitable[T]], trouble: str, job: Job) -> T:
-    """Write until it is there. Only a server that is about to stop gives up: the next life goes on."""
+async def _until_there(
+    write: Callable[[], Awaitable[T]], trouble: str, job: Job, *, needed: bool = True
+) -> T:
+    """Write until it is there. Only a server that is about to stop gives up: the next life goes on.
+
+    What is not `needed` is given up at the first fault of ours, too.
+    """
     pause = _FIRST_PAUSE_SECONDS
     while True:
         try:
@@ -215,6 +230,8 @@ async def _until_there(write: Callable[[], Awaitable[T]], trouble: str, job: Job
         except Draining:
             raise
         except Refusal as refusal:
+            if isinstance(refusal, Faulty) and not needed:
+                raise
             # What passes is a warning; anything else is a fault that somebody has to look at.
             level = logging.WARNING if isinstance(refusal, _PASSING) else logging.ERROR
             extra = {"generation": reservation_text(*job.key), "refusal": type(refusal).__name__}

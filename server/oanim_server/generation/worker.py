@@ -188,7 +188,7 @@ class Worker:
 
     async def _show(self, job: Job, status: fal.Queued | fal.Running) -> None:
         if isinstance(status, fal.Queued):
-            await self._steps.progress(job, max(0, status.position), "")
+            await self._steps.progress(job, status.position, "")
         else:
             await self._steps.progress(job, None, status.logs[-1] if status.logs else "")
 
