@@ -26,6 +26,9 @@ DEFAULT_URL = "https://queue.fal.run"
 
 # An answer is JSON about files, not the files.
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
+# Whatever the queue asks for: a day, and as many before a job as 32 bits count.
+MAX_RETRY_AFTER_S = 86_400.0
+_MAX_POSITION = (1 << 31) - 1
 _MAX_MESSAGE = 500
 _NOTHING_SENT = (
     httpx.ConnectError,
@@ -205,7 +208,7 @@ class FalQueue:
         match content.get("status"):
             case "IN_QUEUE":
                 position = content.get("queue_position")
-                return Queued(position if isinstance(position, int) else 0)
+                return Queued(min(max(0, position), _MAX_POSITION) if isinstance(position, int) else 0)
             case "IN_PROGRESS":
                 return Running(_lines(content.get("logs")))
             case "COMPLETED":
@@ -354,7 +357,7 @@ def _retry_after_s(headers: httpx.Headers) -> float | None:
             seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
         except (ValueError, TypeError):
             return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+    return min(max(0.0, seconds), MAX_RETRY_AFTER_S) if math.isfinite(seconds) else None
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int]:

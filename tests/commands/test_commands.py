@@ -52,6 +52,22 @@ def test_a_bad_setting_is_one_sentence_and_exit_2(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:hunter2@pw@127.0.0.1:1/db",
+        "postgresql://user:p@ss:hunter2@127.0.0.1/db",
+        "postgresql://us/er:hunter2@127.0.0.1:1/db",
+        "postgresql://user:hunter2@[::1",
+    ],
+)
+def test_a_password_in_a_broken_url_is_not_shown(tmp_path: Path, url: str) -> None:
+    finished = command("migrate", OANIM_DATA=str(tmp_path), OANIM_DATABASE_URL=url)
+    assert (finished.returncode in (1, 2), finished.stdout, finished.stderr.count("\n")) == (True, "", 1)
+    assert finished.stderr.startswith("oanim-server: OANIM_DATABASE_URL ")
+    assert not any(part in finished.stderr for part in ("hunter2", "pw", "p@ss", "127.0.0.1"))
+
+
 def test_a_port_that_is_taken_is_one_sentence_and_exit_1(tmp_path: Path) -> None:
     with spawned({"OANIM_DATA": str(tmp_path / "a")}, tmp_path / "log") as server:
         for variable, port, other in (

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from collections import Counter
+from contextlib import ExitStack, suppress
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from openanimate.metering.v1 import account_service_pb2 as account
 from openanimate.metering.v1 import pricing_service_pb2 as pricing
@@ -170,6 +174,61 @@ def test_an_account_has_so_many_streams_open(strict: RunningServer) -> None:
             break
 
 
+def open_health(channel: grpc.Channel) -> Iterator[health_pb2.HealthCheckResponse]:
+    """A stream that needs no key."""
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    return cast(
+        "Iterator[health_pb2.HealthCheckResponse]",
+        stub.Watch(health_pb2.HealthCheckRequest(), timeout=SECONDS),
+    )
+
+
+def open_reflection(channel: grpc.Channel) -> Iterator[object]:
+    """Another one."""
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+    asked = SimpleQueue[reflection_pb2.ServerReflectionRequest]()
+    asked.put(reflection_pb2.ServerReflectionRequest(list_services=""))
+    return cast("Iterator[object]", stub.ServerReflectionInfo(iter(asked.get, None), timeout=SECONDS))
+
+
+def test_an_address_without_a_key_has_so_many_streams_open(strict: RunningServer) -> None:
+    kept = [open_health(strict.channel), open_reflection(strict.channel)]
+    for stream in kept:
+        next(stream)
+    for opened in (open_health, open_reflection):
+        with pytest.raises(grpc.RpcError) as caught:
+            next(opened(strict.channel))
+        assert Refused.of(caught.value) == Refused(
+            grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", {"limit": "2"}
+        )
+    for stream in kept:
+        cast("grpc.Call", stream).cancel()
+
+
+def test_a_stranger_s_streams_lock_nobody_out(tmp_path: Path) -> None:
+    environment = {"OANIM_DATA": str(tmp_path), "OANIM_CALLS_IN_FLIGHT": "100", "OANIM_BURST": "2000"}
+    with running(environment) as server, ExitStack() as stack:
+        calls = Calls(server.channel, server.sign_up())
+        connections = [
+            stack.enter_context(
+                grpc.insecure_channel(server.address, options=[("grpc.use_local_subchannel_pool", 1)])
+            )
+            for _ in range(12)
+        ]
+        streams = [open_health(connection) for connection in connections for _ in range(100)]
+        answers = Counter(attempted(stream) for stream in streams)
+        assert answers == {"SERVING": 20, "RATE_LIMITED": 1_180}
+        calls(calls.wallet.GetWallet, wallet.GetWalletRequest())
+
+
+def attempted(stream: Iterator[health_pb2.HealthCheckResponse]) -> str:
+    """What a stream begins with."""
+    try:
+        return health_pb2.HealthCheckResponse.ServingStatus.Name(next(stream).status)
+    except grpc.RpcError as error:
+        return Refused.of(error).reason
+
+
 def test_a_full_server_says_so(tmp_path: Path) -> None:
     with running({"OANIM_DATA": str(tmp_path), "OANIM_CALLS_IN_FLIGHT": "1"}) as server:
         calls = Calls(server.channel, server.sign_up())
@@ -180,6 +239,7 @@ def test_a_full_server_says_so(tmp_path: Path) -> None:
         refused = calls.refused(calls.wallet.GetWallet, wallet.GetWalletRequest())
         assert refused == Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
         assert refused.retry_seconds is not None
+        assert next(open_health(server.channel)).status == health_pb2.HealthCheckResponse.SERVING
         watch.cancel()
 
 

@@ -39,6 +39,18 @@ def test_health_is_told_for_each_service(tmp_path: Path) -> None:
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+def test_health_is_listed_and_what_is_not_there_is_watched_as_unknown(tmp_path: Path) -> None:
+    with running({"OANIM_DATA": str(tmp_path)}) as server:
+        health: Any = health_pb2_grpc.HealthStub(server.channel)
+        request: Any = vars(health_pb2)["HealthListRequest"]()  # not among the types that are published
+        listed = health.List(request, timeout=SECONDS).statuses
+        assert {status.status for status in listed.values()} == {health_pb2.HealthCheckResponse.SERVING}
+        assert {"", NAME} <= listed.keys()
+        states = health.Watch(health_pb2.HealthCheckRequest(service="none"), timeout=SECONDS)
+        assert next(states).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        states.cancel()
+
+
 def test_a_server_that_is_asked_to_stop_says_so_and_exits_0(tmp_path: Path) -> None:
     with spawned({"OANIM_DATA": str(tmp_path)}, tmp_path / "log") as server:
         calls = Calls(server.channel, server.sign_up())

@@ -38,6 +38,7 @@ REMEMBERED_KEYS = 100_000
 REMEMBERED_BAD_KEYS = 10_000
 # Keys that nobody knows must not take all the brief readers: the poll needs one.
 LOOK_UPS = 2
+STOP_SECONDS = 1.0
 
 
 class Authenticator:
@@ -73,7 +74,11 @@ class Authenticator:
         if self._poller is not None:
             self._poller.cancel()
             await asyncio.gather(self._poller, return_exceptions=True)
-        await asyncio.gather(*self._looking.values(), return_exceptions=True)
+        if self._looking:
+            _, hanging = await asyncio.wait(self._looking.values(), timeout=STOP_SECONDS)
+            for looking in hanging:
+                looking.cancel()
+            await asyncio.gather(*hanging, return_exceptions=True)
 
     def peek(self, token: str) -> Caller | None:
         """The caller, when the key is remembered and may be believed; None says nothing about the key."""

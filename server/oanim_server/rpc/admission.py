@@ -69,34 +69,34 @@ class Buckets:
 
 
 class Streams:
-    """How many streams each account has open."""
+    """How many streams each account has open, and each address without a key."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._open: dict[int, int] = {}
+        self._open: dict[int | str, int] = {}
 
     @property
     def total(self) -> int:
         """How many are open in all."""
         return sum(self._open.values())
 
-    def enter(self, account_id: int) -> None:
+    def enter(self, holder: int | str) -> None:
         """Count one more.
 
-        :raises RateLimited: when the account has as many as it may.
+        :raises RateLimited: when there are as many as may be.
         """
-        count = self._open.get(account_id, 0)
+        count = self._open.get(holder, 0)
         if count >= self._limit:
             raise RateLimited(limit=self._limit)
-        self._open[account_id] = count + 1
+        self._open[holder] = count + 1
 
-    def leave(self, account_id: int) -> None:
+    def leave(self, holder: int | str) -> None:
         """Count one less."""
-        count = self._open[account_id] - 1
+        count = self._open[holder] - 1
         if count:
-            self._open[account_id] = count
+            self._open[holder] = count
         else:
-            del self._open[account_id]
+            del self._open[holder]
 
 
 def seconds(value: float) -> int:

@@ -1,4 +1,4 @@
-"""One call from its first byte to its status, in the three shapes that calls have.
+"""One call from its first byte to its status, in the four shapes that calls have.
 
 A handler is made for each call and is the `Call` that its servicer gets. Whatever happens, cancellation
 included, the call is counted, logged, and leaves the lists of what is open.
@@ -68,6 +68,10 @@ class Method(NamedTuple):
     counts: MethodCounts
     # No work of the server's ends it.
     endless: bool = False
+    # The work that it follows goes on without it.
+    following: bool = False
+    # Answered by a server that is full or draining, too.
+    always: bool = False
 
 
 class Handler(Call):
@@ -153,18 +157,20 @@ class Handler(Call):
     @contextmanager
     def open(self) -> Iterator[None]:
         """Count an open stream, and make it one that can be ended."""
-        account_id = self.caller.account_id if self.method.roles is not None else None
+        holder: int | str | None = None
+        if self.edge.authenticator is not None:
+            holder = self.address if self.method.roles is None else self.caller.account_id
         streams = self.edge.streams
-        if account_id is not None:
-            streams.enter(account_id)
+        if holder is not None:
+            streams.enter(holder)
         self._task = asyncio.current_task()
         self.edge.open_streams.add(self)
         try:
             yield
         finally:
             self.edge.open_streams.discard(self)
-            if account_id is not None:
-                streams.leave(account_id)
+            if holder is not None:
+                streams.leave(holder)
 
     def _read_headers(self) -> None:
         request_id = ""
@@ -180,10 +186,11 @@ class Handler(Call):
     async def _admit(self, now: float) -> None:
         """Authenticate, authorise, limit: in this order, before a byte of the request is looked at."""
         edge = self.edge
-        if edge.draining:
-            raise Draining
-        if edge.counts.in_flight > edge.limits.calls_in_flight:
-            raise Overloaded
+        if not self.method.always:
+            if edge.draining:
+                raise Draining
+            if edge.counts.in_flight > edge.limits.calls_in_flight:
+                raise Overloaded
         roles = self.method.roles
         if edge.authenticator is None:
             return
@@ -191,6 +198,9 @@ class Handler(Call):
             edge.buckets.take(self.address, edge.limits.keyless, now)
             return
         caller = self.caller = await edge.authenticator.authenticate(self.token)
+        if edge.draining:
+            # Meanwhile; the streams that are open by now were told, and this one is not.
+            raise Draining
         if caller.role not in roles:
             raise WrongRole(caller.role)
         edge.buckets.take(caller.account_id, edge.limits.rates[caller.role], now)
@@ -265,23 +275,44 @@ class UnaryStream(Handler):
                     await self.context.write(response.SerializeToString())
 
 
-class StreamUnary(Handler):
-    """Requests until the caller has sent all, then an answer."""
+class Streaming(Handler):
+    """What those have in common that take a stream of requests."""
 
     __slots__ = ()
     request_streaming: ClassVar[bool] = True
+
+    async def requests(self, source: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+        """Each request as it arrives."""
+        async for raw in source:
+            yield self.parsed(raw)
+
+
+class StreamUnary(Streaming):
+    """Requests until the caller has sent all, then an answer."""
+
+    __slots__ = ()
     response_streaming: ClassVar[bool] = False
     stream_unary = Handler.handle
 
     async def respond(self, source: AsyncIterator[bytes]) -> bytes:
         with self.open():
-            response = await self.method.answer(self._requests(source), self)
+            response = await self.method.answer(self.requests(source), self)
         serialized: bytes = response.SerializeToString()
         return serialized
 
-    async def _requests(self, source: AsyncIterator[bytes]) -> AsyncIterator[Message]:
-        async for raw in source:
-            yield self.parsed(raw)
+
+class StreamStream(Streaming):
+    """Requests and answers until the caller has sent all and every answer was given."""
+
+    __slots__ = ()
+    response_streaming: ClassVar[bool] = True
+    stream_stream = Handler.handle
+
+    async def respond(self, source: AsyncIterator[bytes]) -> None:
+        with self.open():
+            async with aclosing(self.method.answer(self.requests(source), self)) as responses:
+                async for response in responses:
+                    await self.context.write(response.SerializeToString())
 
 
 # By (the client streams, the server streams).
@@ -289,4 +320,5 @@ HANDLERS: dict[tuple[bool, bool], type[Handler]] = {
     (False, False): UnaryUnary,
     (False, True): UnaryStream,
     (True, False): StreamUnary,
+    (True, True): StreamStream,
 }
