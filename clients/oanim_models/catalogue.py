@@ -32,6 +32,7 @@ CATEGORIES = ("image", "edit", "background", "upscale", "video", "audio", "other
 
 MAX_MODEL_LENGTH = 128
 MAX_MARGIN_PERCENT = 1_000
+MAX_BONUS_PERCENT = 100
 # The name becomes the path of a paid request: no empty, dotted or escaped segment, no query, and
 # nothing below `requests`, where the provider keeps the jobs that exist.
 _MODEL = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/(?!requests(?:/|$))[a-z0-9][a-z0-9._-]*)+")
@@ -83,6 +84,9 @@ class Catalogue:
     free_credits_micros: int
     margin_percent: Decimal
     content_hash: str
+    # Of a purchase: a percentage of the whole amount, from the threshold on.
+    bonus_threshold_micros: int
+    bonus_percent: int
 
     def price(self, model: str) -> Price | None:
         """Find a listed model by its published name or its endpoint; None if it is not listed."""
@@ -148,12 +152,15 @@ def parse(text: str) -> Catalogue:
         if len(set(what)) != len(what):
             message = f"listed twice: {sorted({name for name in what if what.count(name) > 1})}"
             raise ValueError(message)
+    bonus = content.pop("bonus", {"threshold_micros": 0, "percent": 0})
     catalogue = Catalogue(
         prices=prices,
         unlisted_amount_micros=content.pop("unlisted_amount_micros"),
         free_credits_micros=content.pop("free_credits_micros"),
         margin_percent=Decimal(0),
         content_hash="",
+        bonus_threshold_micros=_whole(bonus, "threshold_micros", MAX_AMOUNT_MICROS),
+        bonus_percent=_whole(bonus, "percent", MAX_BONUS_PERCENT),
     )
     if content:
         message = f"unknown settings in the price file: {sorted(content)}"
@@ -176,6 +183,14 @@ def _price(row: dict[str, Any]) -> Price:
     except TypeError as error:
         message = f"{row['model']}: {error}"
         raise ValueError(message) from error
+
+
+def _whole(content: dict[str, Any], name: str, most: int) -> int:
+    value = content.get(name)
+    if type(value) is not int or not 0 <= value <= most:
+        message = f"bonus.{name} must be a whole number from 0 to {most}"
+        raise ValueError(message)
+    return value
 
 
 def _marked_up(amount_micros: int, percent: Decimal) -> int:

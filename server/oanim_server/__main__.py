@@ -21,15 +21,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from oanim_server.operating import Operator, admin, ask
 from oanim_server.settings import BadSettingError, Secret, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
+    from google.protobuf.message import Message
+
     from oanim_server.app import App
     from oanim_server.database.engine import Database
-    from oanim_server.ledger.audit import Report
-    from oanim_server.rpc.local import CreatedKey
+    from oanim_server.ledger.audit_wallet import Report
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +40,13 @@ _ROLES = ("user", "worker", "service", "admin")
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="oanim", prog_name="oanim-server")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Serve prepaid credits, and look after them. Settings are read from OANIM_* variables."""
+    context.obj = Operator(_ask)
+
+
+main.add_command(admin)
 
 
 @main.command()
@@ -68,13 +75,16 @@ def dev(data: Path | None, port: int | None, *, as_json: bool) -> None:
     """Serve with made-up providers and made-up money, and print a key of each role."""
     with _sentences(), ExitStack() as stack:
         from oanim_server.app import App
-        from oanim_server.sandbox.serving import Sandbox
+        from oanim_server.sandbox import FalSandbox, StripeSandbox
+        from oanim_server.web.webhook import PATH
 
         folder = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oanim-dev-")))
         quiet = {"OANIM_LOG_LEVEL": os.environ.get("OANIM_LOG_LEVEL") or "warning"}
         settings = _settings(OANIM_DATA=str(folder), **quiet)
         _log(settings)
-        sandbox = stack.enter_context(Sandbox())
+        sandbox = stack.enter_context(FalSandbox())
+        stripe = stack.enter_context(StripeSandbox())
+        webhook_secret = secrets.token_hex(16)
         if port is not None:
             settings = replace(settings, port=port, http_port=settings.http_port if port else 0)
         settings = replace(
@@ -85,15 +95,21 @@ def dev(data: Path | None, port: int | None, *, as_json: bool) -> None:
             fal_url=sandbox.url,
             fal_key=Secret("sandbox"),
             output_hosts=("127.0.0.1",),
+            stripe_url=stripe.url,
+            stripe_key=Secret("sk_test_sandbox"),
+            stripe_webhook_secrets=(Secret(webhook_secret),),
         )
         app = App(settings, sandbox=True)
 
         async def ready() -> None:
+            http_url = f"http://{settings.http_host}:{app.http_port}"
+            stripe.send_webhooks(f"{http_url}{PATH}", webhook_secret)
             talk = {
                 "address": f"{settings.host}:{app.port}",
                 "url": f"http://{settings.host}:{app.port}",
-                "http_url": f"http://{settings.http_host}:{app.http_port}",
+                "http_url": http_url,
                 "sandbox_url": sandbox.url,
+                "stripe_url": stripe.url,
                 "data": str(folder),
                 "keys": await app.keys_for_dev(),
             }
@@ -124,10 +140,16 @@ def keys() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Answer as one line of JSON.")
 def create(role: str, name: str, *, as_json: bool) -> None:
     """Make an account for a role, and its first key, which is shown once."""
-    with _sentences():
-        made = _create_key(_settings(), role, name)
+    from openanimate.metering.v1.admin_service_pb2 import CreateKeyRequest
+    from openanimate.metering.v1.role_pb2 import Role
+
+    request = CreateKeyRequest(
+        role=Role.Value(f"ROLE_{role.upper()}"), name=name, idempotency_key=secrets.token_hex(16)
+    )
+    made = _ask("CreateKey", request)
     if as_json:
-        click.echo(json.dumps(made._asdict()))
+        said = {"account_id": made.account_id, "key_id": made.key_id, "secret": made.secret}
+        click.echo(json.dumps(said))
     else:
         click.echo(f"account  {made.account_id}\nkey      {made.secret}")
         click.echo("Keep the key: it is not shown again.", err=True)
@@ -247,18 +269,10 @@ def _quiet_collector() -> None:
     gc.set_threshold(50_000, 50, 100)
 
 
-def _create_key(settings: Settings, role: str, name: str) -> CreatedKey:
-    """Through the server that holds the database, or, where none runs, in the database itself."""
-    from oanim_server.accounts.values import Role
-    from oanim_server.rpc.local import create_key
-
-    attempt = secrets.token_hex(16)
-    made = create_key(settings.socket, Role[role.upper()], name, attempt)
-    if made is None:
-        from oanim_server.app import create_key_alone
-
-        made = asyncio.run(create_key_alone(settings, Role[role.upper()], name, attempt))
-    return made
+def _ask(method: str, request: Message) -> Any:
+    """Make a call of AdminService; what goes wrong is a sentence."""
+    with _sentences():
+        return ask(_settings(), method, request)
 
 
 def _found(report: Report) -> str:
@@ -278,14 +292,16 @@ def _how_to_talk(talk: dict[str, Any], *, kept: bool) -> str:
     keys = talk["keys"]
     return "\n".join(
         [
-            "A server with a sandbox in place of providers: pictures and money are made up.",
+            "A server with sandboxes in place of fal.ai and Stripe: pictures and money are made up.",
             f"  gRPC     {talk['address']}   (reflection is on)",
             f"  HTTP     {talk['http_url']}/healthz and /metrics",
+            f"  Stripe   {talk['stripe_url']}/sandbox/state",
             f"  data     {talk['data']}{'' if kept else '   (removed at the end)'}",
             *(f"  {role:8} {keys[role]}" for role in _ROLES),
             "",
             f"export ANIMATE_API_URL={talk['url']} ANIMATE_API_KEY={keys['user']}",
             "oanim billing",
+            "oanim billing buy --amount 50",
             "oanim assets gen-image --prompt gradient --out bg.png",
             "",
             "Ctrl-C stops it.",

@@ -6,10 +6,11 @@ before the database. A start that fails on the way stops what it had started.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -22,41 +23,52 @@ from oanim_server.accounts.accounts import Accounts
 from oanim_server.accounts.authenticator import Authenticator
 from oanim_server.accounts.opening import SignUpLimits
 from oanim_server.accounts.values import Role
+from oanim_server.checkout.checkouts import Checkouts
+from oanim_server.checkout.stripe_api import PageOptions, Stripe
+from oanim_server.checkout.values import Terms
 from oanim_server.database import marks
 from oanim_server.database.engine import DatabaseError
 from oanim_server.database.migrate import migrate
 from oanim_server.database.opening import open_database, require_current
 from oanim_server.generation.generations import Generations
+from oanim_server.ledger.audit import audit
 from oanim_server.ledger.ledger import Ledger
-from oanim_server.ledger.refusals import Draining, Refusal
+from oanim_server.ledger.refusals import Draining
 from oanim_server.ledger.values import DAY, MICROS_PER_USD
 from oanim_server.logs import CallLog
 from oanim_server.pricing.prices import Prices
 from oanim_server.rpc.account import AccountServicer
 from oanim_server.rpc.admin import AdminServicer
 from oanim_server.rpc.admission import Rate
+from oanim_server.rpc.checkout import CheckoutServicer
 from oanim_server.rpc.echo import add_echo
 from oanim_server.rpc.edge import Edge, Limits
 from oanim_server.rpc.generate import GenerateServicer
-from oanim_server.rpc.local import CreatedKey, RefusedError
-from oanim_server.rpc.messages import account_text
 from oanim_server.rpc.pricing import PricingServicer
 from oanim_server.rpc.server import CannotListenError, LocalServer, RpcServer
 from oanim_server.rpc.wallet import WalletServicer
 from oanim_server.settings import BadSettingError
-from oanim_server.web.metrics import GenerationMetrics, LedgerMetrics
+from oanim_server.web.metrics import CheckoutMetrics, GenerationMetrics, LedgerMetrics
 from oanim_server.web.pages import pages
+from oanim_server.web.returning import returning
 from oanim_server.web.serving import WebServer
+from oanim_server.web.webhook import Webhook
 from openanimate.metering.v1.account_service_pb2 import RateLimits, WhoAmIResponse
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from starlette.routing import Route
+
     from oanim_models.catalogue import Catalogue
     from oanim_server.database.engine import Database
+    from oanim_server.ledger.audit_wallet import Report
     from oanim_server.settings import Settings
 
 log = logging.getLogger(__name__)
 
 SIGN_UPS_AN_HOUR = 5
+MINIMUM_PURCHASE_MICROS = 5 * MICROS_PER_USD
 
 
 class App:
@@ -128,6 +140,8 @@ class App:
         self._accounts = _accounts(settings, database, ledger, authenticator, table)
 
         generations = await self._generations(database, ledger, prices)
+        checkouts = _checkouts(settings, database, ledger, table, self._public_url)
+        stack.push_async_callback(checkouts.aclose)
 
         call_log = CallLog(sys.stderr if settings.log_level in ("debug", "info") else None)
         stack.callback(call_log.flush)
@@ -136,12 +150,15 @@ class App:
         registry.register(edge.counts)
         LedgerMetrics(ledger, registry)
         registry.register(GenerationMetrics(generations.counts))
+        registry.register(CheckoutMetrics(checkouts.counts))
 
-        admin = AdminServicer(self._accounts)
+        admin = _admin(database, ledger, self._accounts, checkouts)
+        terms = checkouts.terms if checkouts.configured else None
         servicers = {
-            "AccountService": AccountServicer(self._accounts, self._published()),
+            "AccountService": AccountServicer(self._accounts, ledger, self._published()),
             "WalletService": WalletServicer(ledger, prices),
-            "PricingService": PricingServicer(prices, table.free_credits_micros),
+            "PricingService": PricingServicer(prices, table.free_credits_micros, terms),
+            "CheckoutService": CheckoutServicer(checkouts, ledger),
             "GenerateService": GenerateServicer(generations),
             "AdminService": admin,
         }
@@ -150,7 +167,9 @@ class App:
         local = LocalServer(Edge(None, _limits(settings), call_log), admin, settings.socket)
         await local.start()
         stack.push_async_callback(local.stop)
-        await self._listen(edge, servicers, registry)
+        await self._listen(edge, servicers, registry, _payment_pages(settings, checkouts))
+        checkouts.start()
+        stack.push_async_callback(checkouts.stop)
 
     async def _generations(self, database: Database, ledger: Ledger, prices: Prices) -> Generations:
         settings = self._settings
@@ -175,11 +194,19 @@ class App:
         self._stack.push_async_callback(generations.stop)
         return generations
 
-    async def _listen(self, edge: Edge, servicers: dict[str, object], registry: CollectorRegistry) -> None:
+    async def _listen(
+        self,
+        edge: Edge,
+        servicers: dict[str, object],
+        registry: CollectorRegistry,
+        more_pages: Sequence[Route],
+    ) -> None:
         """Open the doors: when this returns, calls are answered."""
         settings, stack = self._settings, self._stack
         try:
-            web = WebServer(pages(self._ask_database, registry), settings.http_host, settings.http_port)
+            web = WebServer(
+                pages(self._ask_database, registry, more_pages), settings.http_host, settings.http_port
+            )
         except OSError as error:
             raise CannotListenError(
                 f"HTTP cannot listen on {settings.http_host}:{settings.http_port}: {error.strerror}."
@@ -201,6 +228,14 @@ class App:
         await rpc.start()
         stack.push_async_callback(rpc.stop, settings.drain_seconds)
 
+    def _public_url(self) -> str:
+        """Where customers reach the pages of the HTTP port."""
+        settings = self._settings
+        if settings.public_url is not None:
+            return settings.public_url
+        host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
+        return f"http://{host}:{self.http_port}"
+
     def _published(self) -> WhoAmIResponse:
         settings = self._settings
         return WhoAmIResponse(
@@ -221,10 +256,12 @@ class App:
         await self._database.read(lambda connection: connection.execute(text("SELECT 1")).scalar_one())
 
 
-async def create_key_alone(settings: Settings, role: Role, name: str, idempotency_key: str) -> CreatedKey:
-    """Make a key in the database itself, where no server holds it.
+@asynccontextmanager
+async def operating(settings: Settings) -> AsyncIterator[None]:
+    """The local socket alone, for a command of the operator's where no server holds the database.
 
     :raises DatabaseError: when one does, or the database cannot be used.
+    :raises CannotListenError: when the socket cannot be made.
     """
     async with AsyncExitStack() as stack:
         database = _opened(settings, sandbox=None)
@@ -232,14 +269,15 @@ async def create_key_alone(settings: Settings, role: Role, name: str, idempotenc
         ledger = Ledger(database)
         ledger.start(sweep=False)
         stack.push_async_callback(ledger.stop)
-        accounts = _accounts(
-            settings, database, ledger, Authenticator(database, ledger), _price_file(settings)
-        )
-        try:
-            made = await accounts.create_role_account(role, name, idempotency_key)
-        except Refusal as refusal:
-            raise RefusedError(type(refusal).__name__) from None
-    return CreatedKey(account_text(made.account_id), made.api_key.key_id, made.secret or "")
+        table = _price_file(settings)
+        accounts = _accounts(settings, database, ledger, Authenticator(database, ledger), table)
+        checkouts = _checkouts(settings, database, ledger, table, str)
+        stack.push_async_callback(checkouts.aclose)
+        admin = _admin(database, ledger, accounts, checkouts)
+        local = LocalServer(Edge(None, _limits(settings), CallLog(None)), admin, settings.socket)
+        await local.start()
+        stack.push_async_callback(local.stop)
+        yield
 
 
 def _opened(settings: Settings, *, sandbox: bool | None) -> Database:
@@ -273,6 +311,54 @@ def _price_file(settings: Settings) -> Catalogue:
     except (ValueError, KeyError) as error:
         raise BadSettingError(f"OANIM_PRICE_FILE names {file}, which is no price file: {error}.") from None
     return found.with_margin(settings.price_margin_percent) if settings.price_margin_percent else found
+
+
+def _checkouts(
+    settings: Settings,
+    database: Database,
+    ledger: Ledger,
+    table: Catalogue,
+    public_url: Callable[[], str],
+) -> Checkouts:
+    stripe = None
+    if settings.stripe_key is not None:
+        options = PageOptions(
+            return_url=public_url,
+            invoices=settings.stripe_invoices,
+            automatic_tax=settings.stripe_automatic_tax,
+            receipt_mail=settings.stripe_receipt_mail,
+        )
+        stripe = Stripe(settings.stripe_key.reveal(), url=settings.stripe_url, options=options)
+        if not settings.stripe_webhook_secrets:
+            log.warning("OANIM_STRIPE_WEBHOOK_SECRETS is not set: purchases are credited by polling alone")
+    expire = settings.bought_credits_expire_days
+    return Checkouts(
+        database,
+        ledger,
+        stripe,
+        terms=Terms(
+            minimum_micros=MINIMUM_PURCHASE_MICROS,
+            maximum_micros=settings.purchase_maximum_usd * MICROS_PER_USD,
+            bonus_threshold_micros=table.bonus_threshold_micros,
+            bonus_percent=table.bonus_percent,
+        ),
+        lifetime=expire * DAY if expire else None,
+    )
+
+
+def _payment_pages(settings: Settings, checkouts: Checkouts) -> list[Route]:
+    """Where Stripe speaks and where its customers come back; nothing where nothing is sold."""
+    if not checkouts.configured:
+        return []
+    secrets_ = [secret.reveal() for secret in settings.stripe_webhook_secrets]
+    return [Webhook(checkouts.receive, secrets_, checkouts.counts).route, returning(checkouts.get)]
+
+
+def _admin(database: Database, ledger: Ledger, accounts: Accounts, checkouts: Checkouts) -> AdminServicer:
+    async def recompute() -> Report:
+        return await asyncio.to_thread(audit, database)
+
+    return AdminServicer(accounts, ledger, checkouts, recompute)
 
 
 def _accounts(

@@ -80,6 +80,16 @@ class Settings:
     fal_url: str = "https://queue.fal.run"
     output_hosts: tuple[str, ...] = ("fal.media", "fal.run")
 
+    stripe_key: Secret | None = None
+    stripe_webhook_secrets: tuple[Secret, ...] = ()
+    stripe_url: str = "https://api.stripe.com"
+    public_url: str | None = None
+    purchase_maximum_usd: int = 10_000
+    bought_credits_expire_days: int | None = None
+    stripe_invoices: bool = False
+    stripe_automatic_tax: bool = False
+    stripe_receipt_mail: bool = False
+
     calls_per_second: int = 200
     burst: int = 400
     open_streams: int = 20
@@ -159,6 +169,10 @@ def _text(_variable: str, text: str) -> str:
 
 def _secret(_variable: str, text: str) -> Secret:
     return Secret(text)
+
+
+def _secrets(_variable: str, text: str) -> tuple[Secret, ...]:
+    return tuple(Secret(part.strip()) for part in text.split(",") if part.strip())
 
 
 def _database_url(variable: str, text: str) -> Secret:
@@ -270,6 +284,15 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "fal_key": _secret,
     "fal_url": _url,
     "output_hosts": _hosts,
+    "stripe_key": _secret,
+    "stripe_webhook_secrets": _secrets,
+    "stripe_url": _url,
+    "public_url": _url,
+    "purchase_maximum_usd": _whole(5, 900_000),
+    "bought_credits_expire_days": _whole(1, 36_500),
+    "stripe_invoices": _switch,
+    "stripe_automatic_tax": _switch,
+    "stripe_receipt_mail": _switch,
     "calls_per_second": _whole(1, 1_000_000),
     "burst": _whole(1, 1_000_000),
     "open_streams": _whole(1, 100_000),

@@ -22,7 +22,7 @@ def sign_up(house: House, email: str = "ada@example.com") -> SignedUp:
 
 
 def create(house: House, account_id: int, name: str = "ci", key: str = "k") -> KeyMade:
-    return house.do(house.accounts.create_key(account_id, name, key))
+    return house.do(house.accounts.create_key(account_id, name, key, asking_key_id="another"))
 
 
 def listed(house: House, account_id: int) -> list[str]:
@@ -90,7 +90,10 @@ def test_ten_keys_stay_ten_when_they_are_made_at_once(houses: tuple[House, House
     account_id = sign_up(houses[0]).account_id
 
     async def each(house: House, name: str) -> list[object]:
-        calls = (house.accounts.create_key(account_id, "ci", f"{name}{n}") for n in range(8))
+        calls = (
+            house.accounts.create_key(account_id, "ci", f"{name}{n}", asking_key_id="another")
+            for n in range(8)
+        )
         return await asyncio.gather(*calls, return_exceptions=True)
 
     with ThreadPoolExecutor(2) as threads:
@@ -105,7 +108,9 @@ def test_fifty_callers_with_one_key_make_one_key(house: House) -> None:
     account_id = sign_up(house).account_id
 
     async def all_at_once() -> list[KeyMade]:
-        return await asyncio.gather(*(house.accounts.create_key(account_id, "ci", "k") for _ in range(50)))
+        return await asyncio.gather(
+            *(house.accounts.create_key(account_id, "ci", "k", asking_key_id="another") for _ in range(50))
+        )
 
     answers = house.do(all_at_once())
     assert len({answer.api_key for answer in answers}) == 1

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def made(house: House) -> KeyMade:
     """A key that nobody has used, of a server that knows what was revoked."""
     answer = house.do(house.accounts.sign_up("ada@example.com", "k", LOOPBACK))
-    key = house.do(house.accounts.create_key(answer.account_id, "ci", "k"))
+    key = house.do(house.accounts.create_key(answer.account_id, "ci", "k", asking_key_id="another"))
     house.do(house.authenticator.poll())
     return key
 
@@ -111,7 +111,10 @@ def test_a_bad_key_is_asked_about_once_in_a_while(house: House, made: KeyMade, l
 def test_what_is_remembered_is_bounded(house: House, made: KeyMade, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REMEMBERED_KEYS", 2)
     monkeypatch.setattr(module, "REMEMBERED_BAD_KEYS", 2)
-    keys = [house.do(house.accounts.create_key(made.account_id, "ci", str(n))) for n in range(3)]
+    keys = [
+        house.do(house.accounts.create_key(made.account_id, "ci", str(n), asking_key_id="another"))
+        for n in range(3)
+    ]
     tokens = [secret_of(key) for key in keys]
     authenticate(house, tokens[0])
     authenticate(house, tokens[1])
@@ -167,7 +170,10 @@ def test_a_revocation_that_shows_late_is_not_missed(houses: tuple[House, House])
     """A newer revocation is seen first; the older one has an earlier time, and was committed after it."""
     here, there = houses
     account_id = here.do(here.accounts.sign_up("ada@example.com", "k", LOOPBACK)).account_id
-    older, newer = (here.do(here.accounts.create_key(account_id, "ci", key)) for key in ("o", "n"))
+    older, newer = (
+        here.do(here.accounts.create_key(account_id, "ci", key, asking_key_id="another"))
+        for key in ("o", "n")
+    )
     there.do(there.authenticator.poll())
     authenticate(there, secret_of(older))
     here.clock.forward(1_000_000)

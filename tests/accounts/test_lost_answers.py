@@ -33,7 +33,7 @@ def twice(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
 def test_the_first_answers_are_given_whole(twice: House) -> None:
     """None of these is taken for a replay of its own."""
     signed_up = twice.do(twice.accounts.sign_up("ada@example.com", "k", LOOPBACK))
-    made = twice.do(twice.accounts.create_key(signed_up.account_id, "ci", "k"))
+    made = twice.do(twice.accounts.create_key(signed_up.account_id, "ci", "k", asking_key_id="another"))
     service = twice.do(twice.accounts.create_role_account(Role.SERVICE, "farm", "k"))
     for answer in (signed_up, made, service):
         assert not answer.replayed

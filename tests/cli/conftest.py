@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from oanim_server.sandbox import Sandbox
+from oanim_server.sandbox import FalSandbox
 from tests.cli.running import Cli
 from tests.sdk.scripted import ScriptedServer
 
@@ -34,13 +34,13 @@ def scripted(cli: Cli) -> Iterator[ScriptedServer]:
 
 
 @pytest.fixture(scope="module")
-def shared_sandbox() -> Iterator[Sandbox]:
-    with Sandbox() as running:
+def shared_sandbox() -> Iterator[FalSandbox]:
+    with FalSandbox() as running:
         yield running
 
 
 @pytest.fixture
-def fal(shared_sandbox: Sandbox) -> Iterator[httpx.Client]:
+def fal(shared_sandbox: FalSandbox) -> Iterator[httpx.Client]:
     """The sandbox's control side; no fault outlives its test."""
     headers = {"Authorization": "Key id:secret"}
     with httpx.Client(base_url=shared_sandbox.url, headers=headers, timeout=30, trust_env=False) as client:
@@ -49,7 +49,7 @@ def fal(shared_sandbox: Sandbox) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def direct(cli: Cli, shared_sandbox: Sandbox) -> Cli:
+def direct(cli: Cli, shared_sandbox: FalSandbox) -> Cli:
     """A user with a fal.ai key of their own."""
     cli.variables |= {"ANIMATE_FAL_KEY": "id:secret", "ANIMATE_FAL_URL": shared_sandbox.url}
     return cli

@@ -11,9 +11,9 @@ from grpc import StatusCode
 
 from oanim.cli.assets import platform
 from oanim.cli.assets.files import Destination
-from oanim.cli.assets.progress import Progress
 from oanim.cli.assets.work import Asked, Work
 from oanim.cli.failures import AWAY, Failure
+from oanim.cli.progress import Progress
 from oanim.cli.session import Session
 from oanim.client import Client
 from openanimate.metering.v1.generate_service_pb2 import (

@@ -119,12 +119,12 @@ def asked(statements: Statements, many: int) -> dict[str, Callable[[Any], object
         "open_lots": lambda d: statements.open_lots(d, numbers),
         "due_reservations": lambda d: statements.due_reservations(d, HOT, 100, 1_001),
         "next_expiry": lambda d: statements.next_expiry(d, HOT, 100),
-        "load_counters": lambda d: statements.load_counters(d, [(n, f"scope-{n}") for n in numbers]),
+        "load_counters": lambda d: statements.load_counters(d, [(n, f"scope-{n}", "") for n in numbers]),
         "fetch_row": lambda d: statements.fetch_row(d, HOT, 100),
         "update_wallets": lambda d: statements.update_wallets(
-            d, [(1, 0, 0, 2, 1, link, 0, None, 1, n, 1) for n in numbers]
+            d, [(1, 0, 0, 2, 1, link, 0, None, 1, 0, n, 1) for n in numbers]
         ),
-        "update_lots": lambda d: statements.update_lots(d, [(1, 0, n, n) for n in numbers]),
+        "update_lots": lambda d: statements.update_lots(d, [(1, 0, 0, n, n) for n in numbers]),
         "update_reservations": lambda d: statements.update_reservations(
             d, [(int(State.ACTIVE), 1, 0, 0, 0, 0, "[]", START, None, n, n, n, n) for n in numbers]
         ),

@@ -17,7 +17,7 @@ from sqlalchemy import insert, text
 
 from oanim_server.database.engine import Statements
 from oanim_server.database.tables import accounts
-from oanim_server.ledger import audit, movements
+from oanim_server.ledger import audit, crediting
 from oanim_server.ledger.ids import new_account_id
 from oanim_server.ledger.journal import Row
 from oanim_server.ledger.ledger import Ledger
@@ -87,7 +87,7 @@ class Credit(Operation):
         return fingerprint_of("credit", self.amount_micros, self.priority, self.lifetime)
 
     def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:
-        return movements.credit(
+        return crediting.credit(
             working,
             working.wallet(self.wallet_id),
             Kind.SIGN_UP_GRANT,

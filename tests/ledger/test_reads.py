@@ -215,7 +215,7 @@ def test_the_statement_as_of_any_time_is_the_same_before_and_after_the_sweep(
 def test_the_statement_before_the_wallet_was_there_is_empty(ledger: Driven) -> None:
     wallet_id = ledger.open_wallet(500)
     statement = ledger.statement(wallet_id, as_of=START - 1)
-    assert statement == ([], WalletFacts(wallet_id, 0, 0, 0, 0, frozen=False), [], {})
+    assert statement == ([], WalletFacts(wallet_id, 0, 0, 0, 0, frozen=False), [], {}, {})
 
 
 def test_the_statement_as_of_a_time_to_come_is_the_one_now(ledger: Driven) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from oanim_server.ledger import rules
@@ -20,6 +22,7 @@ from oanim_server.ledger.rules import Captured, Charge, Extended, Held, Released
 from oanim_server.ledger.values import (
     DAY,
     MAX_AMOUNT_MICROS,
+    Cap,
     Counter,
     Line,
     Lot,
@@ -30,6 +33,9 @@ from oanim_server.ledger.values import (
     State,
     Wallet,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 NOW = 1_000_000
 OWNER = 7
@@ -108,7 +114,15 @@ def a_reservation(
 
 
 def reserve(wallet: Wallet, amount: int, *scopes: Scope, **counters: Counter) -> Held:
-    return rules.reserve(wallet, amount, scopes, counters)
+    return rules.reserve(wallet, amount, caps(scopes), named(counters))
+
+
+def caps(scopes: Iterable[Scope]) -> list[Cap]:
+    return [Cap(subject, None, limit_micros) for subject, limit_micros in scopes]
+
+
+def named(counters: dict[str, Counter]) -> dict[tuple[str, str], Counter]:
+    return {(subject, ""): counter for subject, counter in counters.items()}
 
 
 def commit(
@@ -142,7 +156,16 @@ def extend(
     caller: int = OWNER,
     **counters: Counter,
 ) -> Extended:
-    return rules.extend(wallet, reservation, counters, caller=caller, amount_micros=amount, ttl=ttl, now=NOW)
+    return rules.extend(
+        wallet,
+        reservation,
+        caps(reservation.scopes),
+        named(counters),
+        caller=caller,
+        amount_micros=amount,
+        ttl=ttl,
+        now=NOW,
+    )
 
 
 def refusal(raised: pytest.ExceptionInfo[Refusal]) -> tuple[type[Refusal], dict[str, object]]:

@@ -5,20 +5,20 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from oanim_server.sandbox import Sandbox
+from oanim_server.sandbox import FalSandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 @pytest.fixture(scope="module")
-def shared_sandbox() -> Iterator[Sandbox]:
-    with Sandbox() as running:
+def shared_sandbox() -> Iterator[FalSandbox]:
+    with FalSandbox() as running:
         yield running
 
 
 @pytest.fixture
-def sandbox(shared_sandbox: Sandbox) -> Iterator[httpx.Client]:
+def sandbox(shared_sandbox: FalSandbox) -> Iterator[httpx.Client]:
     """Give the sandbox its orders; none outlives its test."""
     with httpx.Client(base_url=shared_sandbox.url, timeout=30, trust_env=False) as control:
         yield control

@@ -11,6 +11,7 @@ import pytest
 
 import oanim_server
 from oanim_server.accounts.opening import AlreadyOpenError
+from oanim_server.checkout.payment import KnownEventError
 from oanim_server.ledger import refusals as ledger
 from oanim_server.rpc.refusals import TABLE, dollars
 from oanim_server.rpc.status import answer
@@ -18,8 +19,8 @@ from openanimate.metering.v1.error_reason_pb2 import ErrorReason
 
 # Outcomes of work travel in a stream's last message, never as a call's status.
 OUTCOMES = {"PROVIDER_REJECTED", "PROVIDER_UNKNOWN", "DEADLINE_PASSED"}
-# Not for callers: a class that others derive from, and one that its capability catches.
-INNER = {ledger.Refusal, ledger.ReservationEnded, AlreadyOpenError}
+# Not for callers: classes that others derive from, and those that their capability catches.
+INNER = {ledger.Refusal, ledger.ReservationEnded, AlreadyOpenError, KnownEventError}
 
 
 def refusal_classes() -> set[type[ledger.Refusal]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from oanim_server.sandbox import Sandbox
+from oanim_server.sandbox import FalSandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -206,7 +206,7 @@ def test_a_body_that_is_not_an_object_is_refused_at_once(fal: httpx.Client) -> N
 
 def test_stopping_hangs_up_and_removes_the_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    sandbox = Sandbox()
+    sandbox = FalSandbox()
     with sandbox, httpx.Client(base_url=sandbox.url, headers={"Authorization": "Key k"}) as fal:
         until_completed(fal, submit(fal, "short life"))
         assert [path.suffix for path in tmp_path.rglob("*") if path.is_file()] == [".png"]
@@ -229,12 +229,15 @@ def process() -> Iterator[subprocess.Popen[str]]:
         running.kill()
 
 
-def test_as_a_process_it_prints_its_url_and_ends_on_sigterm(process: subprocess.Popen[str]) -> None:
+def test_as_a_process_it_prints_the_urls_and_ends_on_sigterm(process: subprocess.Popen[str]) -> None:
     assert process.stdout is not None
     assert process.stderr is not None
-    url = process.stdout.readline().strip()
+    url, stripe_url = (process.stdout.readline().strip() for _ in range(2))
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url)
     assert httpx.get(f"{url}/sandbox/jobs", trust_env=False).json() == {"jobs": [], "submits": 0}
+    assert httpx.get(f"{stripe_url}/sandbox/state", trust_env=False).json()["events"] == []
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 0
-    assert "sandbox of fal.ai" in process.stderr.read()
+    said = process.stderr.read()
+    assert f"sandbox of fal.ai at {url}" in said
+    assert f"sandbox of Stripe at {stripe_url}" in said

@@ -18,7 +18,7 @@ from oanim_server.accounts.rows import AccountRow
 from oanim_server.accounts.values import Identity, KeyMade, Role, SignedUp
 from oanim_server.ledger.ids import new_account_id
 from oanim_server.ledger.operations import OpenWallet
-from oanim_server.ledger.refusals import IdempotencyKeyReused, NotFound
+from oanim_server.ledger.refusals import IdempotencyKeyReused, LimitedKey, NotFound
 from oanim_server.ledger.values import SERVER, WalletFacts
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from oanim_server.accounts.authenticator import Authenticator
     from oanim_server.accounts.opening import SignUpLimits
     from oanim_server.accounts.rows import KeyRow
-    from oanim_server.accounts.values import ApiKey, Caller
+    from oanim_server.accounts.values import AccountSummary, ApiKey, Caller
     from oanim_server.database.engine import Database
     from oanim_server.ledger.ledger import Ledger
 
@@ -120,16 +120,40 @@ class Accounts:
         """Say who a caller is."""
         return await self._database.read(partial(_identity, key_id=caller.key_id))
 
-    async def create_key(self, account_id: int, name: str, idempotency_key: str) -> KeyMade:
-        """Make another key for an account.
+    async def create_key(
+        self, account_id: int, name: str, idempotency_key: str, *, asking_key_id: str
+    ) -> KeyMade:
+        """Make another key for an account; `asking_key_id` is the caller's own.
 
         :raises IdempotencyKeyReused: when the idempotency key made a key of another name.
+        :raises LimitedKey: when the caller's key has a limit.
         :raises TooManyKeys: when ten work.
         """
         make = partial(
-            _make_key, account_id=account_id, name=name, idempotency_key=idempotency_key, key=Key()
+            _make_key,
+            account_id=account_id,
+            name=name,
+            idempotency_key=idempotency_key,
+            asking_key_id=asking_key_id,
+            key=Key(),
         )
         return await self._ledger.write(make)
+
+    async def own_key(self, account_id: int, key_id: str) -> str:
+        """An account's key by its id; empty stays empty.
+
+        :raises NotFound: for a key that is not the account's.
+        """
+        if key_id and not await self._database.read(
+            partial(rows.is_key_of, account_id=account_id, key_id=key_id)
+        ):
+            raise NotFound("API key")
+        return key_id
+
+    async def page(self, *, email: str, offset: int, limit: int) -> list[AccountSummary]:
+        """Accounts with their wallets, newest first; of one e-mail address, or all."""
+        folded = email_address(email) if email else ""
+        return await self._database.read(partial(rows.page, email=folded, offset=offset, limit=limit))
 
     async def list_keys(self, account_id: int, *, before: int | None, limit: int) -> list[ApiKey]:
         """The account's keys below a number, newest first, revoked ones too."""
@@ -193,7 +217,14 @@ def _identity(connection: Connection, *, key_id: str) -> Identity:
 
 
 def _make_key(
-    connection: Connection, now: int, *, account_id: int, name: str, idempotency_key: str, key: Key
+    connection: Connection,
+    now: int,
+    *,
+    account_id: int,
+    name: str,
+    idempotency_key: str,
+    asking_key_id: str,
+    key: Key,
 ) -> KeyMade:
     role = rows.lock_account(connection, account_id)
     known = rows.key_made_by(connection, account_id, idempotency_key)
@@ -203,6 +234,8 @@ def _make_key(
         if known.key_id != key.key_id:
             return _again(connection, now, fresh=Key(known.key_id, key.secret))
         return KeyMade(account_id, known.facts, key.token, replayed=False)
+    if rows.has_limit(connection, account_id, asking_key_id):
+        raise LimitedKey
     ever_made, working = rows.count_keys(connection, account_id)
     if working >= MAX_KEYS:
         raise TooManyKeys(MAX_KEYS)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import and_, func, insert, select, update
 
-from oanim_server.accounts.values import ApiKey, Role
-from oanim_server.database.tables import accounts, api_keys
-from oanim_server.ledger.values import SECOND
+from oanim_server.accounts.values import AccountSummary, ApiKey, Role
+from oanim_server.database.tables import accounts, api_keys, limits, wallets
+from oanim_server.ledger.values import SECOND, WalletFacts
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -107,6 +107,28 @@ def opened(connection: Connection, email: str | None, sign_up_key: str) -> Accou
         query = _ACCOUNT.where(accounts.c.email.is_(None), accounts.c.sign_up_key == sign_up_key)
     found = connection.execute(query).one_or_none()
     return AccountRow._make(found) if found is not None else None
+
+
+def page(connection: Connection, *, email: str, offset: int, limit: int) -> list[AccountSummary]:
+    """Accounts with their wallets, newest first; of one e-mail address, or all."""
+    w = wallets.c
+    facts = (w.wallet_id, w.balance_micros, w.held_micros, w.debt_micros, w.seq, w.frozen)
+    of = (accounts.c.account_id, accounts.c.email, accounts.c.name, accounts.c.role, accounts.c.created_at)
+    query = select(*of, *facts).join_from(accounts, wallets)
+    if email:
+        query = query.where(accounts.c.email == email)
+    query = query.order_by(accounts.c.created_at.desc(), accounts.c.account_id)
+    return [
+        AccountSummary(
+            account_id=row[0],
+            email=row[1] or "",
+            name=row[2],
+            role=Role(row[3]),
+            created_at=row[4],
+            wallet=WalletFacts(*row[5:10], frozen=bool(row[10])),
+        )
+        for row in connection.execute(query.offset(offset).limit(limit))
+    ]
 
 
 def sign_ups_from(connection: Connection, address: str, since: int, limit: int) -> list[int]:
@@ -230,3 +252,15 @@ def revoked_since(connection: Connection, seen: int | None) -> tuple[int, list[s
 def _key(connection: Connection, which: ColumnElement[bool]) -> KeyRow | None:
     found = connection.execute(_KEY.where(which)).one_or_none()
     return KeyRow._make(found) if found is not None else None
+
+
+def is_key_of(connection: Connection, *, account_id: int, key_id: str) -> bool:
+    """Whether a key is an account's, revoked or not."""
+    query = select(api_keys.c.key_id).where(api_keys.c.account_id == account_id, api_keys.c.key_id == key_id)
+    return connection.execute(query).one_or_none() is not None
+
+
+def has_limit(connection: Connection, account_id: int, key_id: str) -> bool:
+    """Whether a key has a limit of its own."""
+    query = select(limits.c.period).where(limits.c.wallet_id == account_id, limits.c.api_key_id == key_id)
+    return connection.execute(query.limit(1)).one_or_none() is not None

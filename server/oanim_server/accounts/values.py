@@ -69,3 +69,15 @@ class Identity:
     account_id: int
     email: str
     api_key: ApiKey
+
+
+@dataclass(frozen=True, slots=True)
+class AccountSummary:
+    """An account as the operator sees it, with its wallet as it was last written."""
+
+    account_id: int
+    email: str
+    name: str
+    role: Role
+    created_at: int
+    wallet: WalletFacts

@@ -114,15 +114,15 @@ _NEXT_EXPIRY = (
 )
 
 
-def load_counters(driver: psycopg.Connection[Any], subjects: Sequence[tuple[int, str]]) -> Rows:
-    wallets, names = zip(*subjects, strict=True)
-    return driver.execute(_LOAD_COUNTERS, (_ints(wallets), _texts(names))).fetchall()
+def load_counters(driver: psycopg.Connection[Any], subjects: Sequence[tuple[int, str, str]]) -> Rows:
+    wallets, names, windows = zip(*subjects, strict=True)
+    return driver.execute(_LOAD_COUNTERS, (_ints(wallets), _texts(names), _texts(windows))).fetchall()
 
 
 _LOAD_COUNTERS = """
-SELECT c.wallet_id, c.subject, c.charged_micros, c.held_micros
-FROM unnest(%s::bigint[], %s::text[]) AS asked (wallet_id, subject)
-JOIN spend_counters AS c USING (wallet_id, subject)
+SELECT c.wallet_id, c.subject, c.window_name, c.charged_micros, c.held_micros
+FROM unnest(%s::bigint[], %s::text[], %s::text[]) AS asked (wallet_id, subject, window_name)
+JOIN spend_counters AS c USING (wallet_id, subject, window_name)
 """
 
 
@@ -148,16 +148,19 @@ def insert_wallets(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]])
 
 
 def update_wallets(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> int:
-    """Rows: balance, held, debt, seq, at, link, frozen, next_due_at, lots_made, wallet_id, former seq."""
-    return _insert(driver, _UPDATE_WALLETS, rows, "iiiiibiiiii")
+    """Rows: balance, held, debt, seq, at, link, frozen, next_due_at, lots_made, limits, wallet_id,
+    former seq.
+    """
+    return _insert(driver, _UPDATE_WALLETS, rows, "iiiiibiiiiii")
 
 
 _UPDATE_WALLETS = """
 UPDATE wallets AS w SET balance_micros = n.balance, held_micros = n.held, debt_micros = n.debt, seq = n.seq,
-  at = n.at, link = n.link, frozen = n.frozen, next_due_at = n.next_due_at, lots_made = n.lots_made
+  at = n.at, link = n.link, frozen = n.frozen, next_due_at = n.next_due_at, lots_made = n.lots_made,
+  limits = n.limits
 FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bytea[], %s::bigint[],
-  %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
-  AS n (balance, held, debt, seq, at, link, frozen, next_due_at, lots_made, wallet_id, former)
+  %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
+  AS n (balance, held, debt, seq, at, link, frozen, next_due_at, lots_made, limits, wallet_id, former)
 WHERE w.wallet_id = n.wallet_id AND w.seq = n.former
 """
 
@@ -167,13 +170,14 @@ def insert_lots(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) ->
 
 
 def update_lots(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> int:
-    """Rows: remaining, held, wallet_id, lot."""
-    return _insert(driver, _UPDATE_LOTS, rows, "iiii")
+    """Rows: remaining, held, lapsed, wallet_id, lot."""
+    return _insert(driver, _UPDATE_LOTS, rows, "iiiii")
 
 
 _UPDATE_LOTS = """
-UPDATE lots AS l SET remaining_micros = n.remaining, held_micros = n.held
-FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[]) AS n (remaining, held, wallet_id, lot)
+UPDATE lots AS l SET remaining_micros = n.remaining, held_micros = n.held, lapsed_micros = n.lapsed
+FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
+  AS n (remaining, held, lapsed, wallet_id, lot)
 WHERE l.wallet_id = n.wallet_id AND l.lot = n.lot
 """
 
@@ -224,14 +228,14 @@ DO UPDATE SET fingerprint = excluded.fingerprint, reason = excluded.reason, fact
 
 
 def upsert_counters(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> int:
-    """Rows: wallet_id, subject, charged, held."""
-    return _insert(driver, _UPSERT_COUNTERS, rows, "itii")
+    """Rows: wallet_id, subject, window, charged, held."""
+    return _insert(driver, _UPSERT_COUNTERS, rows, "ittii")
 
 
 _UPSERT_COUNTERS = """
-INSERT INTO spend_counters (wallet_id, subject, charged_micros, held_micros)
-SELECT * FROM unnest(%s::bigint[], %s::text[], %s::bigint[], %s::bigint[])
-ON CONFLICT (wallet_id, subject)
+INSERT INTO spend_counters (wallet_id, subject, window_name, charged_micros, held_micros)
+SELECT * FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::bigint[], %s::bigint[])
+ON CONFLICT (wallet_id, subject, window_name)
 DO UPDATE SET charged_micros = excluded.charged_micros, held_micros = excluded.held_micros
 """
 

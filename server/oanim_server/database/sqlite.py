@@ -118,14 +118,14 @@ def next_expiry(driver: sqlite3.Connection, wallet_id: int, now: int) -> int | N
 _NEXT_EXPIRY = "SELECT min(expires_at) FROM reservations WHERE wallet_id = ? AND state = 1 AND expires_at > ?"
 
 
-def load_counters(driver: sqlite3.Connection, subjects: Sequence[tuple[int, str]]) -> Rows:
+def load_counters(driver: sqlite3.Connection, subjects: Sequence[tuple[int, str, str]]) -> Rows:
     return _gathered(driver, _LOAD_COUNTERS, subjects)
 
 
 _LOAD_COUNTERS = """
-SELECT json_group_array(json_array(c.wallet_id, c.subject, c.charged_micros, c.held_micros))
+SELECT json_group_array(json_array(c.wallet_id, c.subject, c.window_name, c.charged_micros, c.held_micros))
 FROM json_each(?) AS asked CROSS JOIN spend_counters AS c
-WHERE c.wallet_id = asked.value ->> 0 AND c.subject = asked.value ->> 1
+WHERE c.wallet_id = asked.value ->> 0 AND c.subject = asked.value ->> 1 AND c.window_name = asked.value ->> 2
 """
 
 
@@ -151,7 +151,9 @@ def insert_wallets(driver: sqlite3.Connection, rows: Rows) -> int:
 
 
 def update_wallets(driver: sqlite3.Connection, rows: Rows) -> int:
-    """Rows: balance, held, debt, seq, at, link, frozen, next_due_at, lots_made, wallet_id, former seq."""
+    """Rows: balance, held, debt, seq, at, link, frozen, next_due_at, lots_made, limits, wallet_id,
+    former seq.
+    """
     return _UPDATE_WALLETS.run(driver, rows)
 
 
@@ -160,7 +162,7 @@ def insert_lots(driver: sqlite3.Connection, rows: Rows) -> int:
 
 
 def update_lots(driver: sqlite3.Connection, rows: Rows) -> int:
-    """Rows: remaining, held, wallet_id, lot."""
+    """Rows: remaining, held, lapsed, wallet_id, lot."""
     return _UPDATE_LOTS.run(driver, rows)
 
 
@@ -188,7 +190,7 @@ def insert_refusals(driver: sqlite3.Connection, rows: Rows) -> int:
 
 
 def upsert_counters(driver: sqlite3.Connection, rows: Rows) -> int:
-    """Rows: wallet_id, subject, charged, held."""
+    """Rows: wallet_id, subject, window, charged, held."""
     return _UPSERT_COUNTERS.run(driver, rows)
 
 
@@ -243,7 +245,7 @@ def _update(table: str, columns: Sequence[str], keys: Sequence[str]) -> _Bulk:
 _INSERT_WALLETS = _insert("wallets", WALLET_COLUMNS)
 _UPDATE_WALLETS = _update("wallets", WALLET_COLUMNS[1:], ("wallet_id", "seq"))
 _INSERT_LOTS = _insert("lots", LOT_COLUMNS)
-_UPDATE_LOTS = _update("lots", ("remaining_micros", "held_micros"), ("wallet_id", "lot"))
+_UPDATE_LOTS = _update("lots", ("remaining_micros", "held_micros", "lapsed_micros"), ("wallet_id", "lot"))
 _INSERT_RESERVATIONS = _insert("reservations", RESERVATION_COLUMNS)
 _UPDATE_RESERVATIONS = _update(
     "reservations",
@@ -260,8 +262,8 @@ _INSERT_REFUSALS = _insert(
 )
 _UPSERT_COUNTERS = _insert(
     "spend_counters",
-    ("wallet_id", "subject", "charged_micros", "held_micros"),
-    "ON CONFLICT (wallet_id, subject) DO UPDATE SET "
+    ("wallet_id", "subject", "window_name", "charged_micros", "held_micros"),
+    "ON CONFLICT (wallet_id, subject, window_name) DO UPDATE SET "
     "charged_micros = excluded.charged_micros, held_micros = excluded.held_micros",
 )
 _ADD_USAGE = _insert(

@@ -146,8 +146,11 @@ wallets = Table(
     # No reservation and no lot falls due before this instant; it may be early, never late.
     Column("next_due_at", Int64),
     Column("lots_made", Int64, nullable=False),
+    # How many limits the owner has set: only where there are some are they looked up.
+    Column("limits", Integer, nullable=False),
     CheckConstraint("held_micros >= 0", "held"),
     CheckConstraint("debt_micros >= 0", "debt"),
+    CheckConstraint("limits >= 0", "limits"),
     CheckConstraint("seq >= 0", "seq"),
     CheckConstraint("frozen IN (0, 1)", "frozen"),
     sqlite_strict=True,
@@ -171,9 +174,12 @@ lots = Table(
     Column("priority", Integer, nullable=False),
     Column("expires_at", Int64),
     Column("created_at", Int64, nullable=False),
+    # What of it has expired: a refund counts that as taken.
+    Column("lapsed_micros", Int64, nullable=False),
     PrimaryKeyConstraint("wallet_id", "lot"),
     CheckConstraint("0 <= held_micros AND held_micros <= remaining_micros", "held"),
-    CheckConstraint("remaining_micros <= amount_micros", "remaining"),
+    CheckConstraint("remaining_micros + lapsed_micros <= amount_micros", "remaining"),
+    CheckConstraint("lapsed_micros >= 0", "lapsed"),
     CheckConstraint("amount_micros BETWEEN 1 AND 1000000000000", "amount"),
     sqlite_strict=True,
 )
@@ -233,6 +239,14 @@ Index(
     reservations.c.expires_at,
     sqlite_where=text("state = 1"),
     postgresql_where=text("state = 1"),
+)
+
+# What nobody paid for is looked through by the operator.
+Index(
+    "ix_reservations_uncollected",
+    reservations.c.ended_at,
+    sqlite_where=text("uncollected_micros > 0"),
+    postgresql_where=text("uncollected_micros > 0"),
 )
 
 # The journal. A row is the transaction, its entries and the idempotent answer: they cannot come apart.
@@ -317,17 +331,72 @@ refusals = Table(
 )
 Index("ix_refusals_at", refusals.c.at)
 
-# What was spent and is held under a subject of a wallet: a spend scope.
+# What was spent and is held under a subject of a wallet: a spend scope, whose window is empty, or in a
+# window of a limit's period the account (an empty subject) or an API key (its id).
 spend_counters = Table(
     "spend_counters",
     metadata,
     Column("wallet_id", Int64, ForeignKey("wallets.wallet_id"), nullable=False),
     Column("subject", Text, nullable=False),
+    # The period and its first day, as `week 2026-11-23`; empty for a spend scope.
+    Column("window_name", Text, nullable=False),
     Column("charged_micros", Int64, nullable=False),
     Column("held_micros", Int64, nullable=False),
-    PrimaryKeyConstraint("wallet_id", "subject"),
+    PrimaryKeyConstraint("wallet_id", "subject", "window_name"),
     CheckConstraint("charged_micros >= 0", "charged"),
     CheckConstraint("held_micros >= 0", "held"),
+    sqlite_strict=True,
+)
+
+# What the owner allows the account (an empty key) or an API key to spend in a day, a week or a month.
+limits = Table(
+    "limits",
+    metadata,
+    Column("wallet_id", Int64, ForeignKey("wallets.wallet_id"), nullable=False),
+    Column("api_key_id", Text, nullable=False),
+    Column("period", Integer, nullable=False),
+    Column("limit_micros", Int64, nullable=False),
+    PrimaryKeyConstraint("wallet_id", "api_key_id", "period"),
+    CheckConstraint("period BETWEEN 1 AND 3", "period"),
+    CheckConstraint("limit_micros BETWEEN 0 AND 1000000000000", "limit"),
+    sqlite_strict=True,
+)
+
+# What a purchase credited, and where what refunds and disputes took of it has gone.
+purchase_credits = Table(
+    "purchase_credits",
+    metadata,
+    Column("wallet_id", Int64, ForeignKey("wallets.wallet_id"), nullable=False),
+    # The wallet_seq of the row that credited it.
+    Column("number", Int64, nullable=False),
+    Column("purchase_id", Text, nullable=False),
+    # Its own lots; bonus_lot is 0 where there was no bonus.
+    Column("paid_lot", Int64, nullable=False),
+    Column("bonus_lot", Int64, nullable=False),
+    # What was booked back to each account.
+    Column("stripe_micros", Int64, nullable=False),
+    Column("promotions_micros", Int64, nullable=False),
+    Column("disputes_micros", Int64, nullable=False),
+    # What of that had expired in its own lots, and came from breakage and from promotions.
+    Column("covered_paid_micros", Int64, nullable=False),
+    Column("covered_bonus_micros", Int64, nullable=False),
+    PrimaryKeyConstraint("wallet_id", "number"),
+    UniqueConstraint("wallet_id", "purchase_id", name="uq_purchase_credits_purchase_id"),
+    CheckConstraint("stripe_micros >= 0 AND promotions_micros >= 0 AND disputes_micros >= 0", "booked"),
+    CheckConstraint("covered_paid_micros >= 0 AND covered_bonus_micros >= 0", "covered"),
+    sqlite_strict=True,
+)
+
+# Who of the operator's people made a row of the journal, and why.
+notes = Table(
+    "notes",
+    metadata,
+    Column("wallet_id", Int64, ForeignKey("wallets.wallet_id"), nullable=False),
+    Column("seq", Int64, nullable=False),
+    # The id of an API key, or `local`.
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    PrimaryKeyConstraint("wallet_id", "seq"),
     sqlite_strict=True,
 )
 
@@ -420,3 +489,154 @@ uploads = Table(
 )
 Index("ix_uploads_account_id", uploads.c.account_id)
 Index("ix_uploads_expires_at", uploads.c.expires_at)
+
+# A purchase of credits, from its page to its end. The row is there before Stripe is asked for the page.
+purchases = Table(
+    "purchases",
+    metadata,
+    Column("wallet_id", Int64, ForeignKey("wallets.wallet_id"), nullable=False),
+    # 24 letters and digits: Stripe's client_reference_id and idempotency key, behind the account's id.
+    Column("token", Text, nullable=False),
+    Column("api_key_id", Text, nullable=False),
+    Column("idem_key", Text, nullable=False),
+    Column("state", Integer, nullable=False),
+    Column("amount_micros", Int64, nullable=False),
+    Column("bonus_micros", Int64, nullable=False),
+    # How long its credits last from when they come in, in microseconds; null is for ever.
+    Column("lifetime", Int64),
+    Column("created_at", Int64, nullable=False),
+    Column("expires_at", Int64, nullable=False),
+    # Stripe's words: the session with its page, what was paid with, and what its customer was charged.
+    Column("session_id", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("payment_intent", Text, nullable=False),
+    Column("charge", Text, nullable=False),
+    Column("receipt_url", Text, nullable=False),
+    Column("paid_micros", Int64, nullable=False),
+    Column("tax_micros", Int64, nullable=False),
+    # The wallet_seq of the row that credited it; 0 before.
+    Column("credit", Int64, nullable=False),
+    Column("credited_at", Int64),
+    # What refunds and disputes took of its credits.
+    Column("reversed_micros", Int64, nullable=False),
+    # Grows with every change, so that replicas see what is new.
+    Column("revision", Int64, nullable=False),
+    PrimaryKeyConstraint("wallet_id", "token"),
+    UniqueConstraint("wallet_id", "idem_key", name="uq_purchases_idem_key"),
+    CheckConstraint("state BETWEEN 1 AND 6", "state"),
+    CheckConstraint("amount_micros > 0 AND amount_micros % 10000 = 0", "amount"),
+    CheckConstraint("bonus_micros >= 0", "bonus"),
+    CheckConstraint("(state = 4) = (credit > 0)", "credit"),
+    CheckConstraint("reversed_micros BETWEEN 0 AND amount_micros + bonus_micros", "reversed"),
+    sqlite_strict=True,
+)
+Index(
+    "ix_purchases_unpaid",
+    purchases.c.created_at,
+    sqlite_where=text("state <= 3"),
+    postgresql_where=text("state <= 3"),
+)
+Index("ix_purchases_session_id", purchases.c.session_id)
+Index("ix_purchases_payment_intent", purchases.c.payment_intent)
+Index("ix_purchases_charge", purchases.c.charge)
+
+# Money that went back, or is on its way: each by Stripe's id, and its state only moves forward.
+refunds = Table(
+    "refunds",
+    metadata,
+    Column("wallet_id", Int64, nullable=False),
+    Column("refund_id", Text, nullable=False),
+    Column("token", Text, nullable=False),
+    Column("amount_micros", Int64, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("first_seen_at", Int64, nullable=False),
+    PrimaryKeyConstraint("wallet_id", "refund_id"),
+    ForeignKeyConstraint(["wallet_id", "token"], ["purchases.wallet_id", "purchases.token"]),
+    CheckConstraint("amount_micros > 0", "amount"),
+    sqlite_strict=True,
+)
+Index("ix_refunds_token", refunds.c.wallet_id, refunds.c.token)
+
+disputes = Table(
+    "disputes",
+    metadata,
+    Column("wallet_id", Int64, nullable=False),
+    Column("dispute_id", Text, nullable=False),
+    Column("token", Text, nullable=False),
+    Column("amount_micros", Int64, nullable=False),
+    Column("state", Text, nullable=False),
+    # What has happened to the money, once and for all.
+    Column("withdrawn", Integer, nullable=False),
+    Column("reinstated", Integer, nullable=False),
+    Column("first_seen_at", Int64, nullable=False),
+    PrimaryKeyConstraint("wallet_id", "dispute_id"),
+    ForeignKeyConstraint(["wallet_id", "token"], ["purchases.wallet_id", "purchases.token"]),
+    CheckConstraint("amount_micros > 0", "amount"),
+    sqlite_strict=True,
+)
+Index("ix_disputes_token", disputes.c.wallet_id, disputes.c.token)
+
+# Refunds that the operator asked for. The row is there before Stripe is asked; the event books it.
+refund_requests = Table(
+    "refund_requests",
+    metadata,
+    Column("wallet_id", Int64, nullable=False),
+    # Stripe's idempotency key.
+    Column("request_id", Text, nullable=False),
+    Column("token", Text, nullable=False),
+    # The account of the admin key, or 0 on the local socket, and its attempt.
+    Column("caller", Int64, nullable=False),
+    Column("idem_key", Text, nullable=False),
+    # As asked for, 0 being all that is left; and as it was decided.
+    Column("asked_micros", Int64, nullable=False),
+    Column("amount_micros", Int64, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_at", Int64, nullable=False),
+    # Stripe's id of the refund, once it has answered.
+    Column("refund_id", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    PrimaryKeyConstraint("wallet_id", "request_id"),
+    UniqueConstraint("wallet_id", "caller", "idem_key", name="uq_refund_requests_idem_key"),
+    ForeignKeyConstraint(["wallet_id", "token"], ["purchases.wallet_id", "purchases.token"]),
+    sqlite_strict=True,
+)
+
+# What Stripe has told, each event once, in the transaction of what it did.
+inbox = Table(
+    "inbox",
+    metadata,
+    Column("number", Int64, primary_key=True, autoincrement=True),
+    Column("source", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("object_id", Text, nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("received_at", Int64, nullable=False),
+    # 1 applied, 2 of no concern, 3 parked, 4 in quarantine, 5 dismissed by the operator.
+    Column("standing", Integer, nullable=False),
+    # What does not match, in a sentence.
+    Column("problem", Text, nullable=False),
+    # The purchase that it names; empty for none of ours.
+    Column("purchase_id", Text, nullable=False),
+    # The payment intent or the charge of the purchase that a parked event waits for.
+    Column("waits_for", Text, nullable=False),
+    Column("resolved_at", Int64),
+    Column("resolved_by", Text, nullable=False),
+    Column("resolution", Text, nullable=False),
+    UniqueConstraint("source", "event_id", name="uq_inbox_event_id"),
+    CheckConstraint("standing BETWEEN 1 AND 5", "standing"),
+    sqlite_strict=True,
+)
+Index(
+    "ix_inbox_parked",
+    inbox.c.waits_for,
+    sqlite_where=text("standing = 3"),
+    postgresql_where=text("standing = 3"),
+)
+Index(
+    "ix_inbox_quarantined",
+    inbox.c.number,
+    sqlite_where=text("standing >= 4"),
+    postgresql_where=text("standing >= 4"),
+)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from oanim_server.database.engine import driver_of
 from oanim_server.ledger import journal, rows
+from oanim_server.ledger.cold import Cold
 from oanim_server.ledger.due import PORTION, Due, due_on, write_due
 from oanim_server.ledger.operations import Companion, Operation
 from oanim_server.ledger.refusals import REMEMBERED, IdempotencyKeyReused, Refusal
-from oanim_server.ledger.values import REFUSAL_MEMORY, Outcome, Reservation, State
+from oanim_server.ledger.values import REFUSAL_MEMORY, Counter, Outcome
 from oanim_server.ledger.working import Attempt, Identity, WorkingSet
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 # A write that moves no money: rows of a capability, at its turn, in the group's database transaction.
 Change = Callable[["Connection", int], Any]
 Work = Operation | Change
-
-# A state whose latest row is the last capture; an earlier one is found by its number.
-_ENDED_BY_A_CAPTURE = (State.COMMITTED, State.SETTLED_LATE)
 
 # The outcome of an operation that has to wait: more was due on its wallet than one group writes.
 DEFERRED = object()
@@ -52,7 +50,8 @@ class Group:
         self._answered: dict[Identity, tuple[bytes, Outcome | Refusal]] = {}
         self._refused: dict[Identity, tuple[bytes, Refusal]] = {}
         self._incomplete: set[int] = set()
-        self.working = WorkingSet(0, self._fetch_capture)
+        self._cold = Cold(connection, statements)
+        self.working = WorkingSet(0, self._cold)
         self.answers: list[Any] = []
 
     def run(self) -> None:
@@ -132,23 +131,19 @@ class Group:
 
     def _load_counters(self) -> None:
         working = self.working
-        subjects = {(o.wallet_id, scope.subject) for o in self._operations for scope in o.scopes}
-        for reservation in working.reservations.values():
-            subjects.update((reservation.wallet_id, scope.subject) for scope in reservation.scopes)
-        if not subjects:
+        limited = [wallet.wallet_id for wallet in working.wallets.values() if wallet.limits]
+        if limited:
+            working.limits.update(self._cold.limits(limited))
+        caps = {(o.wallet_id, cap) for o in self._operations for cap in o.caps(working)}
+        for reservation in working.counting():
+            caps.update((reservation.wallet_id, cap) for cap in working.caps_of(reservation))
+        if not caps:
             return
-        for wallet_id, subject in subjects:
-            working.counter(wallet_id, subject)
-        for wallet_id, subject, charged, held in self._statements.load_counters(self._driver, list(subjects)):
-            counter = working.counter(wallet_id, subject)
-            counter.charged_micros = charged
-            counter.held_micros = held
-
-    def _fetch_capture(self, reservation: Reservation, capture: int) -> journal.Row:
-        statements, driver, wallet_id = self._statements, self._driver, reservation.wallet_id
-        if capture == reservation.captures and reservation.state in _ENDED_BY_A_CAPTURE:
-            return journal.Row(*statements.fetch_row(driver, wallet_id, reservation.last_seq))
-        return journal.Row(*statements.fetch_capture(driver, wallet_id, reservation.number, capture))
+        asked = list({(wallet_id, *cap.counted_under) for wallet_id, cap in caps})
+        for *key, charged, held in self._statements.load_counters(self._driver, asked):
+            working.counters[tuple(key)] = Counter(charged, held)
+        for wallet_id, cap in caps:
+            working.counter(wallet_id, cap)
 
     # Decide ---------------------------------------------------------------------------------------
 
@@ -221,6 +216,8 @@ class Group:
             statements.insert_transactions(driver, working.rows)
         self._write_reservations()
         self._write_lots()
+        if working.changed_limits:
+            self._cold.write_limits(working.changed_limits)
         if working.changed_counters:
             counters = [
                 (*key, working.counters[key].charged_micros, working.counters[key].held_micros)
@@ -229,6 +226,8 @@ class Group:
             statements.upsert_counters(driver, counters)
         if working.usage:
             statements.add_usage(driver, [(*key, *total) for key, total in working.usage.items()])
+        self._cold.write_credits(working.new_credits.values(), working.changed_credits.values())
+        self._cold.write_notes(working.notes)
         if self._refused:
             statements.insert_refusals(driver, [self._remembered(i) for i in self._refused])
 
@@ -264,7 +263,7 @@ class Group:
             self._expect(self._statements.insert_lots(self._driver, made), made)
         if working.changed_lots:
             changed = [
-                (lot.remaining_micros, lot.held_micros, wallet_id, number)
+                (lot.remaining_micros, lot.held_micros, lot.lapsed_micros, wallet_id, number)
                 for (wallet_id, number), lot in working.changed_lots.items()
             ]
             self._expect(self._statements.update_lots(self._driver, changed), changed)

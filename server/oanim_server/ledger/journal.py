@@ -10,7 +10,7 @@ bytes. Changing this breaks every chain that was ever written.
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
@@ -24,6 +24,9 @@ from oanim_server.ledger.values import (
     Wallet,
     WalletFacts,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 GENESIS = bytes(32)
 
@@ -87,10 +90,16 @@ def seal_of_reservation(reservation: Reservation) -> bytes:
     return hashlib.sha256(orjson.dumps(opened)).digest()
 
 
-def seal_of_lot(lot: Lot) -> bytes:
-    """SHA-256 of what never changes of a lot."""
-    made = [lot.number, lot.origin.value, lot.amount_micros, lot.priority, lot.expires_at, lot.created_at]
-    return hashlib.sha256(orjson.dumps(made)).digest()
+def seal_of_made(lots: Iterable[Lot], said: Sequence[object] = ()) -> bytes | None:
+    """SHA-256 of what never changes of the lots that a row made, and of what else was said with it.
+
+    `said` is a purchase's id, the operator's name and reason, or a limit. None where there is neither.
+    """
+    made = [
+        [lot.number, lot.origin.value, lot.amount_micros, lot.priority, lot.expires_at, lot.created_at]
+        for lot in lots
+    ]
+    return hashlib.sha256(orjson.dumps([made, list(said)])).digest() if made or said else None
 
 
 def wallet_facts(wallet: Wallet) -> WalletFacts:

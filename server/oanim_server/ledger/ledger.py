@@ -13,9 +13,16 @@ from oanim_server.database.engine import driver_of
 from oanim_server.database.tables import refusals, wallets
 from oanim_server.ledger.committer import Committer
 from oanim_server.ledger.operations import Operation, SettleDue
-from oanim_server.ledger.reads import ChargeRecord, Grouping, Reads, Statement, UsageTotal
+from oanim_server.ledger.reads import (
+    ChargeRecord,
+    Grouping,
+    Reads,
+    Statement,
+    UncollectedRecord,
+    UsageTotal,
+)
 from oanim_server.ledger.refusals import Refusal
-from oanim_server.ledger.values import REFUSAL_MEMORY, Outcome, ReservationFacts, WalletFacts
+from oanim_server.ledger.values import REFUSAL_MEMORY, LimitFacts, Outcome, ReservationFacts, WalletFacts
 from oanim_server.ledger.watching import Hub
 
 if TYPE_CHECKING:
@@ -148,6 +155,15 @@ class Ledger:
     ) -> list[ChargeRecord]:
         """Charges below a seq, newest first."""
         query = partial(self._reads.charges, wallet_id=wallet_id, since=since, before=before, limit=limit)
+        return await self._database.read(query)
+
+    async def limits(self, wallet_id: int) -> list[LimitFacts]:
+        """The limits of a wallet, and what each has in its present window."""
+        return await self._database.read(partial(self._reads.limits, wallet_id=wallet_id))
+
+    async def uncollected(self, wallet_id: int | None, *, offset: int, limit: int) -> list[UncollectedRecord]:
+        """Work that no wallet covered, newest first; of one wallet, or of all."""
+        query = partial(self._reads.uncollected, wallet_id=wallet_id, offset=offset, limit=limit)
         return await self._database.read(query)
 
     # Time -----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the rules decided, applied to the working set: each function is one kind of journal row."""
+"""What the rules decided of holds, applied to the working set: each function is one kind of journal row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from oanim_server.ledger.values import (
     Kind,
     Line,
     Lot,
-    Origin,
     Outcome,
     Part,
     Reservation,
@@ -23,49 +22,6 @@ from oanim_server.ledger.working import CLOCK, Attempt, WorkingSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-
-def credit(
-    working: WorkingSet,
-    wallet: Wallet,
-    kind: Kind,
-    origin: Origin,
-    amount_micros: int,
-    *,
-    priority: int,
-    lifetime: int | None,
-    attempt: Attempt,
-) -> Outcome:
-    """Put a new lot into a wallet; it pays the debt first. Nothing is no lot and no row."""
-    if not amount_micros:
-        return working.unchanged(wallet)
-    now = working.time(wallet)
-    wallet.lots_made += 1
-    paid = min(wallet.debt_micros, amount_micros)
-    lot = Lot(
-        number=wallet.lots_made,
-        origin=origin,
-        amount_micros=amount_micros,
-        remaining_micros=amount_micros - paid,
-        held_micros=0,
-        priority=priority,
-        expires_at=None if lifetime is None else now + lifetime,
-        created_at=now,
-    )
-    wallet.lots[lot.number] = lot
-    working.new_lots[wallet.wallet_id, lot.number] = lot
-    wallet.debt_micros -= paid
-    wallet.balance_micros += amount_micros
-    working.due_at(wallet, lot.expires_at)
-    return working.record(
-        wallet,
-        kind,
-        now,
-        attempt,
-        lots={lot.number: [amount_micros - paid, 0]},
-        entries={origin.source: -amount_micros, Account.WALLET: amount_micros},
-        seal=journal.seal_of_lot(lot),
-    )
 
 
 def hold(
@@ -244,6 +200,7 @@ def lapse(working: WorkingSet, wallet: Wallet, lot: Lot, at: int) -> None:
     micros = lot.free_micros
     lots: dict[int, list[int]] = {}
     working.move(wallet, lots, lot.number, remaining_micros=-micros)
+    lot.lapsed_micros += micros
     wallet.balance_micros -= micros
     working.record(
         wallet,
@@ -297,6 +254,7 @@ def _return(
         wallet.debt_micros -= micros
     for number, micros in returned.lapsed:
         working.move(wallet, lots, number, remaining_micros=-micros)
+        wallet.lots[number].lapsed_micros += micros
         wallet.balance_micros -= micros
         entries[Account.WALLET] -= micros
         entries[wallet.lots[number].origin.lapses_to] += micros

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import orjson
 
-from oanim_server.ledger import movements, rules
+from oanim_server.ledger import crediting, movements, rules
 from oanim_server.ledger.values import DEFAULT_TTL, Kind, Line, Method, Origin, Outcome, Scope, State
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from oanim_server.ledger.values import Cap
     from oanim_server.ledger.working import Attempt, Identity, WorkingSet
 
 
@@ -69,10 +70,9 @@ class Operation:
         """The reservation it names."""
         return None
 
-    @property
-    def scopes(self) -> tuple[Scope, ...]:
-        """The spend scopes it names itself."""
-        return ()
+    def caps(self, working: WorkingSet) -> list[Cap]:  # noqa: ARG002 - most count under nothing of their own
+        """What it counts under, besides what its reservation does."""
+        return []
 
     @property
     def identity(self) -> Identity:
@@ -111,7 +111,7 @@ class OpenWallet(Operation):
         return fingerprint_of("open", self.grant_micros, self.lifetime)
 
     def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:
-        return movements.credit(
+        return crediting.credit(
             working,
             working.open_wallet(self.wallet_id),
             Kind.SIGN_UP_GRANT,
@@ -149,9 +149,11 @@ class Reserve(Operation):
     def starts_work(self) -> bool:
         return True
 
-    @property
-    def scopes(self) -> tuple[Scope, ...]:
-        return self.spend_scopes
+    def caps(self, working: WorkingSet) -> list[Cap]:
+        wallet = working.wallets.get(self.wallet_id)
+        if wallet is None:
+            return []
+        return working.caps(self.wallet_id, self.api_key_id, self.spend_scopes, working.time(wallet))
 
     def fingerprint(self) -> bytes:
         # A priced line is what was asked for; what it costs may have changed by the time of a replay.
@@ -162,8 +164,9 @@ class Reserve(Operation):
 
     def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:
         wallet = working.wallet(self.wallet_id)
-        counters = working.counters_of(self.wallet_id, self.spend_scopes)
-        held = rules.reserve(wallet, self.amount_micros, self.spend_scopes, counters)
+        caps = self.caps(working)
+        counters = working.counters_of(self.wallet_id, caps)
+        held = rules.reserve(wallet, self.amount_micros, caps, counters)
         return movements.hold(
             working,
             wallet,
@@ -267,10 +270,12 @@ class Extend(OnReservation):
     def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:
         wallet = working.wallet(self.wallet_id)
         reservation = working.reservation(self.wallet_id, self.reservation)
+        caps = working.caps_of(reservation)
         extended = rules.extend(
             wallet,
             reservation,
-            working.counters_of(self.wallet_id, reservation.scopes),
+            caps,
+            working.counters_of(self.wallet_id, caps),
             caller=self.caller,
             amount_micros=self.amount_micros,
             ttl=self.ttl,

@@ -14,11 +14,23 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import func, select
 
 from oanim_server.database.engine import driver_of
-from oanim_server.database.tables import lots, reservations, transactions, usage_days, wallets
+from oanim_server.database.tables import lots, notes, reservations, transactions, usage_days, wallets
 from oanim_server.ledger import journal, rows, rules
+from oanim_server.ledger.cold import Cold, last_seq
 from oanim_server.ledger.due import due_on, write_due
 from oanim_server.ledger.refusals import NotFound
-from oanim_server.ledger.values import Lot, Reservation, ReservationFacts, State, Wallet, WalletFacts
+from oanim_server.ledger.values import (
+    Counter,
+    Kind,
+    LimitFacts,
+    Lot,
+    Reservation,
+    ReservationFacts,
+    State,
+    Wallet,
+    WalletFacts,
+)
+from oanim_server.ledger.windows import window_of
 from oanim_server.ledger.working import WorkingSet
 
 if TYPE_CHECKING:
@@ -29,6 +41,9 @@ if TYPE_CHECKING:
     from oanim_server.database.engine import Statements
 
 
+# Rows of the operator's.
+_NOTED = (Kind.GRANT, Kind.ADJUSTMENT, Kind.FREEZE)
+
 # More than any wallet has due.
 ALL = 2**31
 
@@ -36,13 +51,15 @@ ALL = 2**31
 class Statement(NamedTuple):
     """A page of the journal, newest first, and the wallet and its open lots, in draw order, as of its time.
 
-    `models` names the model of each reservation that the page mentions.
+    `models` names the model of each reservation that the page mentions, `reasons` says why the operator
+    made a row.
     """
 
     rows: list[journal.Row]
     wallet: WalletFacts
     lots: list[Lot]
     models: dict[int, str]
+    reasons: dict[int, str]
 
 
 class UsageTotal(NamedTuple):
@@ -67,6 +84,16 @@ class ChargeRecord(NamedTuple):
     reservation: int
     api_key_id: str
     project: str
+
+
+class UncollectedRecord(NamedTuple):
+    """Work that was done and that no wallet covered."""
+
+    wallet_id: int
+    reservation: int
+    at: int
+    model: str
+    uncollected_micros: int
 
 
 class Grouping(StrEnum):
@@ -130,7 +157,7 @@ class Reads:
             facts = journal.wallet_facts(wallet)
             open_lots = [lot for lot in wallet.lots.values() if lot.remaining_micros]
         else:
-            written = self._last_seq(connection, wallet, time)
+            written = last_seq(connection, wallet, time)
             coming = []
             facts = self._facts_at(connection, wallet_id, written)
             # It undoes what later rows did, so only the first page has them.
@@ -147,8 +174,20 @@ class Reads:
             query = query.order_by(transactions.c.seq.desc()).limit(limit - len(page))
             page += [journal.Row(*row) for row in connection.execute(query)]
         return Statement(
-            page, facts, sorted(open_lots, key=rules.draw_order), self._models(connection, wallet_id, page)
+            page,
+            facts,
+            sorted(open_lots, key=rules.draw_order),
+            self._models(connection, wallet_id, page),
+            self._reasons(connection, wallet_id, page),
         )
+
+    def limits(self, connection: Connection, wallet_id: int) -> list[LimitFacts]:
+        """The limits now, and what each has in its present window."""
+        wallet, now = self._wallet(connection, wallet_id)
+        if not wallet.limits:
+            return []
+        working = self._settled(connection, wallet, now)
+        return [working.limit_facts(wallet_id, limit) for limit in working.limits[wallet_id]]
 
     def usage(
         self, connection: Connection, wallet_id: int, *, first_day: int, last_day: int, group_by: Grouping
@@ -173,7 +212,7 @@ class Reads:
     ) -> list[ChargeRecord]:
         """Charges one by one, newest first."""
         wallet, _ = self._wallet(connection, wallet_id)
-        after = self._last_seq(connection, wallet, since - 1) if since is not None else 0
+        after = last_seq(connection, wallet, since - 1) if since is not None else 0
         t, r = transactions.c, reservations.c
         query = (
             select(t.seq, t.at, t.charged_micros, t.quantity, reservations)
@@ -187,6 +226,18 @@ class Reads:
             _charge(row.seq, row.at, row.charged_micros, row.quantity, rows.reservation_of(row[4:]))
             for row in connection.execute(query)
         ]
+
+    def uncollected(
+        self, connection: Connection, wallet_id: int | None, *, offset: int, limit: int
+    ) -> list[UncollectedRecord]:
+        """Work that no wallet covered, newest first; of one wallet, or of all."""
+        r = reservations.c
+        query = select(r.wallet_id, r.number, r.ended_at, r.model, r.uncollected_micros)
+        query = query.where(r.uncollected_micros > 0)
+        if wallet_id is not None:
+            query = query.where(r.wallet_id == wallet_id)
+        query = query.order_by(r.ended_at.desc(), r.wallet_id, r.number).offset(offset).limit(limit)
+        return [UncollectedRecord(*row) for row in connection.execute(query)]
 
     # Pieces ---------------------------------------------------------------------------------------
 
@@ -203,16 +254,23 @@ class Reads:
     def _settled(self, connection: Connection, wallet: Wallet, time: int) -> WorkingSet:
         """The wallet with its lots, and with what is due by a time applied, as it will be written."""
         statements, driver = self._statements, driver_of(connection)
-        working = WorkingSet(time, _no_capture)
+        cold = Cold(connection, statements)
+        working = WorkingSet(time, cold)
         working.wallets[wallet.wallet_id] = wallet
         for found in statements.open_lots(driver, [wallet.wallet_id]):
             _, lot = rows.lot_of(found)
             wallet.lots[lot.number] = lot
+        if wallet.limits:
+            working.limits = cold.limits([wallet.wallet_id])
+            asked = [
+                (wallet.wallet_id, limit.api_key_id, window_of(limit.period, time).name)
+                for limit in working.limits[wallet.wallet_id]
+            ]
+            for *key, charged, held in statements.load_counters(driver, asked):
+                working.counters[tuple(key)] = Counter(charged, held)
         if wallet.next_due_at is not None and wallet.next_due_at <= time:
             due = due_on(statements, driver, working, wallet, ALL)
-            for reservation in due.reservations:
-                for subject, _ in reservation.scopes:
-                    working.counter(wallet.wallet_id, subject)
+            working.begin_counting(wallet.wallet_id)
             write_due(working, due)
         return working
 
@@ -224,22 +282,6 @@ class Reads:
                 facts = facts._replace(state=State.EXPIRED)
             standing.append(facts)
         return standing
-
-    def _last_seq(self, connection: Connection, wallet: Wallet, time: int) -> int:
-        """The last row at or before a time: `at` never falls along seq, so that it is found by halving."""
-        low, high = 0, wallet.seq
-        while low < high:
-            middle = (low + high + 1) // 2
-            at = connection.execute(
-                select(transactions.c.at)
-                .where(transactions.c.wallet_id == wallet.wallet_id)
-                .where(transactions.c.seq == middle)
-            ).scalar_one()
-            if at <= time:
-                low = middle
-            else:
-                high = middle - 1
-        return low
 
     def _facts_at(self, connection: Connection, wallet_id: int, seq: int) -> WalletFacts:
         if seq == 0:
@@ -277,6 +319,13 @@ class Reads:
         )
         return {row.number: row.model for row in connection.execute(query)}
 
+    def _reasons(self, connection: Connection, wallet_id: int, page: Sequence[journal.Row]) -> dict[int, str]:
+        seqs = [row.seq for row in page if row.kind in _NOTED]
+        if not seqs:
+            return {}
+        query = select(notes.c.seq, notes.c.reason).where(notes.c.wallet_id == wallet_id)
+        return {row.seq: row.reason for row in connection.execute(query.where(notes.c.seq.in_(seqs)))}
+
 
 def _charge(seq: int, at: int, charged_micros: int, quantity: int, reservation: Reservation) -> ChargeRecord:
     line = reservation.line
@@ -293,8 +342,3 @@ def _charge(seq: int, at: int, charged_micros: int, quantity: int, reservation: 
         api_key_id=reservation.api_key_id,
         project=reservation.labels.get("project", ""),
     )
-
-
-def _no_capture(reservation: Reservation, capture: int) -> journal.Row:
-    """What is due captures nothing."""
-    raise LookupError(f"capture {capture} of reservation {reservation.number}")

@@ -75,6 +75,43 @@ class SpendLimitExceeded(Refusal):
         return cls([BlockedScope(**scope) for scope in facts["blocked"]])
 
 
+@dataclass(frozen=True)
+class BlockedLimit:
+    """A limit that would be passed. `subject` is a key's id, or `account`; `resets_at` seconds since 1970."""
+
+    subject: str
+    period: str
+    limit_micros: int
+    charged_micros: int
+    held_micros: int
+    required_micros: int
+    affordable_micros: int
+    resets_at: int
+
+
+@dataclass(eq=False)
+class LimitExceeded(Refusal):
+    """Limits of the account or of the key would be passed, and maybe those of spend scopes, too."""
+
+    limits: list[BlockedLimit]
+    blocked: list[BlockedScope]
+    remembered = True
+
+    @classmethod
+    def revive(cls, facts: dict[str, Any]) -> LimitExceeded:
+        return cls(
+            [BlockedLimit(**limit) for limit in facts["limits"]],
+            [BlockedScope(**scope) for scope in facts["blocked"]],
+        )
+
+
+@dataclass(eq=False)
+class LimitedKey(Refusal):
+    """The key has a limit: it may not make a key, or set or delete a limit. Only users have limits."""
+
+    role: str = "user"
+
+
 @dataclass(eq=False)
 class AccountFrozen(Refusal):
     """An operator has stopped the account from starting work."""
@@ -176,5 +213,6 @@ def _plain(value: Any) -> Any:
 
 
 REMEMBERED: dict[str, type[Refusal]] = {
-    refusal.__name__: refusal for refusal in (InsufficientCredits, SpendLimitExceeded, AccountFrozen)
+    refusal.__name__: refusal
+    for refusal in (InsufficientCredits, SpendLimitExceeded, LimitExceeded, AccountFrozen)
 }

@@ -19,8 +19,10 @@ _STATES = {int(state): state for state in State}
 
 def wallet_of(row: Sequence[Any]) -> Wallet:
     """A row of `wallets`."""
-    wallet_id, balance, held, debt, seq, at, link, frozen, next_due_at, lots_made = row
-    return Wallet(wallet_id, balance, held, debt, seq, at, bytes(link), bool(frozen), next_due_at, lots_made)
+    wallet_id, balance, held, debt, seq, at, link, frozen, next_due_at, lots_made, limits = row
+    return Wallet(
+        wallet_id, balance, held, debt, seq, at, bytes(link), bool(frozen), next_due_at, lots_made, limits
+    )
 
 
 def wallet_row(wallet: Wallet) -> tuple[Any, ...]:
@@ -36,13 +38,16 @@ def wallet_row(wallet: Wallet) -> tuple[Any, ...]:
         int(wallet.frozen),
         wallet.next_due_at,
         wallet.lots_made,
+        wallet.limits,
     )
 
 
 def lot_of(row: Sequence[Any]) -> tuple[int, Lot]:
     """A row of `lots`, with its wallet."""
-    wallet_id, number, origin, amount, remaining, held, priority, expires_at, created_at = row
-    return wallet_id, Lot(number, _ORIGINS[origin], amount, remaining, held, priority, expires_at, created_at)
+    wallet_id, number, origin, amount, remaining, held, priority, expires_at, created_at, lapsed = row
+    return wallet_id, Lot(
+        number, _ORIGINS[origin], amount, remaining, held, priority, expires_at, created_at, lapsed
+    )
 
 
 def lot_row(wallet_id: int, lot: Lot) -> tuple[Any, ...]:
@@ -57,6 +62,7 @@ def lot_row(wallet_id: int, lot: Lot) -> tuple[Any, ...]:
         lot.priority,
         lot.expires_at,
         lot.created_at,
+        lot.lapsed_micros,
     )
 
 

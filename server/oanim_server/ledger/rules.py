@@ -14,10 +14,12 @@ from oanim_server.ledger.refusals import (
     AccountFrozen,
     AlreadyCommitted,
     AlreadyReleased,
+    BlockedLimit,
     BlockedScope,
     ExceedsReservation,
     InsufficientCredits,
     InvalidField,
+    LimitExceeded,
     NotYourHold,
     Refusal,
     ReservationExpired,
@@ -26,11 +28,12 @@ from oanim_server.ledger.refusals import (
 from oanim_server.ledger.values import (
     LATE_SETTLEMENT_WINDOW,
     MAX_AMOUNT_MICROS,
+    SECOND,
+    Cap,
     Counter,
     Lot,
     Part,
     Reservation,
-    Scope,
     State,
     Wallet,
 )
@@ -115,21 +118,22 @@ class Charge(NamedTuple):
 
 
 def reserve(
-    wallet: Wallet, amount_micros: int, scopes: Sequence[Scope], counters: Mapping[str, Counter]
+    wallet: Wallet, amount_micros: int, caps: Sequence[Cap], counters: Mapping[tuple[str, str], Counter]
 ) -> Held:
     """Decide which parts of which lots an amount is set aside from."""
     if wallet.frozen:
         raise AccountFrozen
     if amount_micros > wallet.available_micros:
         raise InsufficientCredits(required_micros=amount_micros, available_micros=wallet.available_micros)
-    _within_limits(amount_micros, scopes, counters)
+    within_caps(wallet, amount_micros, caps, counters)
     return Held(parts=draw(wallet.lots.values(), amount_micros))
 
 
 def extend(
     wallet: Wallet,
     reservation: Reservation,
-    counters: Mapping[str, Counter],
+    caps: Sequence[Cap],
+    counters: Mapping[tuple[str, str], Counter],
     *,
     caller: int,
     amount_micros: int,
@@ -148,7 +152,7 @@ def extend(
     if amount_micros > 0 and amount_micros > wallet.available_micros:
         raise InsufficientCredits(required_micros=amount_micros, available_micros=wallet.available_micros)
     if amount_micros:
-        _within_limits(amount_micros, reservation.scopes, counters)
+        within_caps(wallet, amount_micros, caps, counters)
     expires_at = reservation.expires_at
     if ttl is not None and expires_at is not None:
         expires_at = max(expires_at, now + ttl)
@@ -293,6 +297,22 @@ def split(parts: Sequence[Part], amount_micros: int) -> tuple[list[Part], list[P
     return first, rest
 
 
+def take(wallet: Wallet, own: Sequence[int], amount_micros: int) -> tuple[list[Part], int]:
+    """Take an amount from what is free, of the lots named first and then of the others, in draw order.
+
+    Answers the parts and what nothing free covers. Held parts stay where they are.
+    """
+    free = [lot for lot in wallet.lots.values() if lot.free_micros > 0]
+    free.sort(key=lambda lot: (lot.number not in own, draw_order(lot)))
+    parts: list[Part] = []
+    for lot in free:
+        micros = min(lot.free_micros, amount_micros)
+        if micros:
+            parts.append((lot.number, micros))
+            amount_micros -= micros
+    return parts, amount_micros
+
+
 # Refusals that several rules share ------------------------------------------------------------------
 
 
@@ -319,14 +339,43 @@ def _as_it_ended(reservation: Reservation) -> Facts:
     )
 
 
-def _within_limits(amount_micros: int, scopes: Sequence[Scope], counters: Mapping[str, Counter]) -> None:
-    blocked = [
-        BlockedScope(
-            subject, limit, counters[subject].charged_micros, counters[subject].held_micros, amount_micros
+def within_caps(
+    wallet: Wallet, amount_micros: int, caps: Sequence[Cap], counters: Mapping[tuple[str, str], Counter]
+) -> None:
+    """Refuse what would pass a limit, naming every limit and scope that blocks."""
+    used = {cap: counters[cap.counted_under] for cap in caps}
+    rooms = {
+        cap: cap.limit_micros - used[cap].charged_micros - used[cap].held_micros
+        for cap in caps
+        if cap.limit_micros is not None
+    }
+    blocking = [cap for cap, room in rooms.items() if amount_micros > room]
+    if not blocking:
+        return
+    affordable_micros = max(0, min(*rooms.values(), wallet.available_micros))
+    limits = [
+        BlockedLimit(
+            cap.subject or "account",
+            cap.window.name.partition(" ")[0],
+            cap.limit_micros or 0,
+            used[cap].charged_micros,
+            used[cap].held_micros,
+            amount_micros,
+            affordable_micros,
+            cap.window.end // SECOND,
         )
-        for subject, limit in scopes
-        if limit is not None
-        and counters[subject].charged_micros + counters[subject].held_micros + amount_micros > limit
+        for cap in blocking
+        if cap.window is not None
     ]
-    if blocked:
-        raise SpendLimitExceeded(blocked)
+    scopes = [
+        BlockedScope(
+            cap.subject,
+            cap.limit_micros or 0,
+            used[cap].charged_micros,
+            used[cap].held_micros,
+            amount_micros,
+        )
+        for cap in blocking
+        if cap.window is None
+    ]
+    raise LimitExceeded(limits, scopes) if limits else SpendLimitExceeded(scopes)

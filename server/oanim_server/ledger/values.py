@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from oanim_server.ledger.windows import Period, Window
 
 MICROS_PER_USD = 1_000_000
 MAX_AMOUNT_MICROS = 10**12
@@ -36,6 +39,12 @@ class Method(IntEnum):
     EXTEND = 5
     GENERATE = 6
     SETTLE_DUE = 7
+    PAYMENT = 8
+    GRANT = 9
+    ADJUST = 10
+    FREEZE = 11
+    SET_LIMIT = 12
+    DELETE_LIMIT = 13
 
 
 class Kind(IntEnum):
@@ -49,6 +58,13 @@ class Kind(IntEnum):
     RESERVATION_EXPIRY = 6
     LATE_SETTLEMENT = 7
     LOT_EXPIRY = 8
+    PURCHASE = 9
+    REVERSAL = 10
+    REINSTATEMENT = 11
+    GRANT = 12
+    ADJUSTMENT = 13
+    FREEZE = 14
+    LIMIT = 15
 
 
 class Account(IntEnum):
@@ -59,6 +75,9 @@ class Account(IntEnum):
     REVENUE = 3
     BREAKAGE = 4
     UNCOLLECTED = 5
+    STRIPE = 6
+    DISPUTES = 7
+    ADJUSTMENTS = 8
 
 
 class State(IntEnum):
@@ -75,6 +94,11 @@ class Origin(IntEnum):
     """Where a lot came from. The numbers are those of LotOrigin in the contract."""
 
     SIGN_UP = 1
+    PURCHASE = 2
+    BONUS = 3
+    GRANT = 4
+    ADJUSTMENT = 5
+    REINSTATED = 6
 
     @property
     def source(self) -> Account:
@@ -92,7 +116,14 @@ class Origin(IntEnum):
         return Account.PROMOTIONS if self.promotional else Account.BREAKAGE
 
 
-_SOURCE = {Origin.SIGN_UP: Account.PROMOTIONS}
+_SOURCE = {
+    Origin.SIGN_UP: Account.PROMOTIONS,
+    Origin.PURCHASE: Account.STRIPE,
+    Origin.BONUS: Account.PROMOTIONS,
+    Origin.GRANT: Account.PROMOTIONS,
+    Origin.ADJUSTMENT: Account.ADJUSTMENTS,
+    Origin.REINSTATED: Account.STRIPE,
+}
 
 
 @dataclass(slots=True)
@@ -107,6 +138,8 @@ class Lot:
     priority: int
     expires_at: int | None
     created_at: int
+    # What of it has expired by now. A statement as of a time does not know it as of then.
+    lapsed_micros: int = field(default=0, compare=False)
 
     @property
     def free_micros(self) -> int:
@@ -123,6 +156,72 @@ class Scope(NamedTuple):
 
     subject: str
     limit_micros: int | None
+
+
+class Cap(NamedTuple):
+    """What one subject may reach: a spend scope, or the account or a key in a window of a limit's period.
+
+    `window` is None for a scope, whose limit may be None; else `subject` is a key's id, empty for the
+    account.
+    """
+
+    subject: str
+    window: Window | None
+    limit_micros: int | None
+
+    @property
+    def counted_under(self) -> tuple[str, str]:
+        """What names its counter within the wallet."""
+        return (self.subject, self.window.name if self.window is not None else "")
+
+
+class Limit(NamedTuple):
+    """What the owner allows the account (an empty key) or a key to spend in each window of a period."""
+
+    api_key_id: str
+    period: Period
+    limit_micros: int
+
+    def counts(self, reservation: Reservation) -> bool:
+        """Whether a reservation counts under it."""
+        return self.api_key_id in ("", reservation.api_key_id)
+
+
+class LimitFacts(NamedTuple):
+    """A limit as an answer shows it: what it has in the present window."""
+
+    limit: Limit
+    charged_micros: int
+    held_micros: int
+    window: Window
+
+
+class Note(NamedTuple):
+    """Who of the operator's people made a row, and why."""
+
+    actor: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Credit:
+    """What a purchase credited, and where what was taken back of it has gone."""
+
+    wallet_id: int
+    number: int
+    purchase_id: str
+    paid_lot: int
+    bonus_lot: int
+    stripe_micros: int = 0
+    promotions_micros: int = 0
+    disputes_micros: int = 0
+    covered_paid_micros: int = 0
+    covered_bonus_micros: int = 0
+
+    @property
+    def lots(self) -> tuple[int, ...]:
+        """Its own lots, in the order in which they are taken from."""
+        return (self.paid_lot, self.bonus_lot) if self.bonus_lot else (self.paid_lot,)
 
 
 class Line(NamedTuple):
@@ -189,6 +288,7 @@ class Wallet:
     frozen: bool
     next_due_at: int | None
     lots_made: int
+    limits: int = 0
     lots: dict[int, Lot] = field(default_factory=dict)
 
     @property

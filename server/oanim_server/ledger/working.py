@@ -7,17 +7,21 @@ fills it and writes it out.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from oanim_server.ledger import journal
 from oanim_server.ledger.refusals import NotFound
 from oanim_server.ledger.values import (
     DAY,
     Account,
+    Cap,
     Counter,
+    Credit,
     Kind,
+    Limit,
+    LimitFacts,
     Lot,
+    Note,
     Outcome,
     Part,
     Reservation,
@@ -25,14 +29,19 @@ from oanim_server.ledger.values import (
     State,
     Wallet,
 )
+from oanim_server.ledger.windows import Window, window_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Sequence
+
+    from oanim_server.ledger.windows import Period
 
 # Whose attempt it was: (idempotency key, wallet, caller, method).
 Identity = tuple[str, int, int, int]
 # (wallet, day, model, category, API key, project)
 UsageKey = tuple[int, int, str, str, str, str]
+# The wallet, the subject and the window.
+CounterKey = tuple[int, str, str]
 
 
 class Attempt:
@@ -49,20 +58,39 @@ class Attempt:
 
 CLOCK = Attempt(0, 0, None, None)
 _CAPTURES = (Kind.CAPTURE, Kind.LATE_SETTLEMENT)
+# What a counter may still hear of: an expired reservation may be settled late.
+_COUNTING = (State.ACTIVE, State.EXPIRED)
 
-# The row of a capture that was made before this group.
-FetchCapture = Callable[[Reservation, int], journal.Row]
+
+class Fetch(Protocol):
+    """What few operations need of what is stored: it is fetched at their turn, under the wallet's lock."""
+
+    def capture(self, reservation: Reservation, capture: int) -> journal.Row:
+        """The row of a capture that was made before this group."""
+
+    def credit(self, wallet_id: int, number: int) -> Credit:
+        """What a purchase credited."""
+
+    def lot(self, wallet_id: int, number: int) -> Lot:
+        """A lot that has nothing left, and so was not loaded."""
+
+    def spent(
+        self, wallet: Wallet, api_key_id: str, window: Window, without: Collection[int]
+    ) -> tuple[int, int]:
+        """What reservations made in a window, but some, were charged and hold; an empty key is any."""
 
 
 class WorkingSet:
     """Wallets, reservations and counters of one group, and the changes made to them."""
 
-    def __init__(self, now: int, fetch_capture: FetchCapture) -> None:
+    def __init__(self, now: int, fetch: Fetch) -> None:
         self.now = now
-        self._fetch_capture = fetch_capture
+        self._fetch = fetch
         self.wallets: dict[int, Wallet] = {}
         self.reservations: dict[tuple[int, int], Reservation] = {}
-        self.counters: dict[tuple[int, str], Counter] = {}
+        self.counters: dict[CounterKey, Counter] = {}
+        self.limits: dict[int, list[Limit]] = {}
+        self.credits: dict[tuple[int, int], Credit] = {}
         self.known: dict[Identity, journal.Row] = {}
         self.rows: list[journal.Row] = []
         self.new_wallets: set[int] = set()
@@ -71,7 +99,11 @@ class WorkingSet:
         self.changed_reservations: dict[tuple[int, int], int] = {}
         self.new_lots: dict[tuple[int, int], Lot] = {}
         self.changed_lots: dict[tuple[int, int], Lot] = {}
-        self.changed_counters: set[tuple[int, str]] = set()
+        self.changed_counters: set[CounterKey] = set()
+        self.changed_limits: dict[tuple[int, str, Period], int | None] = {}
+        self.new_credits: dict[tuple[int, int], Credit] = {}
+        self.changed_credits: dict[tuple[int, int], Credit] = {}
+        self.notes: dict[tuple[int, int], Note] = {}
         self.usage: defaultdict[UsageKey, list[int]] = defaultdict(lambda: [0, 0])
 
     # Looking up -----------------------------------------------------------------------------------
@@ -90,13 +122,70 @@ class WorkingSet:
             raise NotFound(what="reservation")
         return reservation
 
-    def counters_of(self, wallet_id: int, scopes: Iterable[Scope]) -> dict[str, Counter]:
-        """The counter of each scope; new ones start at zero."""
-        return {subject: self.counter(wallet_id, subject) for subject, _ in scopes}
+    def caps_of(self, reservation: Reservation) -> list[Cap]:
+        """All that a reservation counts under."""
+        return self.caps(
+            reservation.wallet_id, reservation.api_key_id, reservation.scopes, reservation.created_at
+        )
 
-    def counter(self, wallet_id: int, subject: str) -> Counter:
-        """The counter of one subject; a new one starts at zero."""
-        return self.counters.setdefault((wallet_id, subject), Counter())
+    def caps(self, wallet_id: int, api_key_id: str, scopes: Sequence[Scope], at: int) -> list[Cap]:
+        """All that work reserved at a time counts under: its scopes, and limits in their windows."""
+        if not scopes and not self.limits:
+            return []
+        caps = [Cap(subject, None, limit_micros) for subject, limit_micros in scopes]
+        caps += [
+            Cap(limit.api_key_id, window_of(limit.period, at), limit.limit_micros)
+            for limit in self.limits.get(wallet_id, ())
+            if limit.api_key_id in ("", api_key_id)
+        ]
+        return caps
+
+    def counters_of(self, wallet_id: int, caps: Iterable[Cap]) -> dict[tuple[str, str], Counter]:
+        """The counter of each subject."""
+        return {cap.counted_under: self.counter(wallet_id, cap) for cap in caps}
+
+    def counter(self, wallet_id: int, cap: Cap) -> Counter:
+        """The counter of one subject. A new one of a scope starts at zero, of a limit at what was spent."""
+        key = (wallet_id, *cap.counted_under)
+        counter = self.counters.get(key)
+        if counter is None:
+            counter = Counter()
+            if cap.window is not None:
+                # Kept, so that it is added up once a window and not once a call.
+                counter = self._spent(wallet_id, cap.subject, cap.window)
+                self.changed_counters.add(key)
+            self.counters[key] = counter
+        return counter
+
+    def counting(self) -> Iterable[Reservation]:
+        """The reservations that counters may still hear of."""
+        return (found for found in self.reservations.values() if found.state in _COUNTING)
+
+    def begin_counting(self, wallet_id: int) -> None:
+        """Have a counter for all that a wallet's reservations count under, before any of them changes."""
+        for reservation in self.counting():
+            if reservation.wallet_id == wallet_id:
+                self.counters_of(wallet_id, self.caps_of(reservation))
+
+    def limit_facts(self, wallet_id: int, limit: Limit) -> LimitFacts:
+        """What a limit has in the present window."""
+        window = window_of(limit.period, self.time(self.wallets[wallet_id]))
+        counter = self.counter(wallet_id, Cap(limit.api_key_id, window, limit.limit_micros))
+        return LimitFacts(limit, counter.charged_micros, counter.held_micros, window)
+
+    def credit(self, wallet_id: int, number: int) -> Credit:
+        """What a purchase credited."""
+        credit = self.credits.get((wallet_id, number))
+        if credit is None:
+            credit = self.credits[wallet_id, number] = self._fetch.credit(wallet_id, number)
+        return credit
+
+    def lot(self, wallet: Wallet, number: int) -> Lot:
+        """A lot, whatever is left of it."""
+        lot = wallet.lots.get(number)
+        if lot is None:
+            lot = wallet.lots[number] = self._fetch.lot(wallet.wallet_id, number)
+        return lot
 
     def time(self, wallet: Wallet) -> int:
         """Now, on this wallet: never before its last row."""
@@ -110,12 +199,12 @@ class WorkingSet:
                     return row
                 if row.captures < capture:
                     break
-        return self._fetch_capture(reservation, capture)
+        return self._fetch.capture(reservation, capture)
 
     def open_wallet(self, wallet_id: int) -> Wallet:
         """A wallet that nobody knows yet."""
         wallet = Wallet(
-            wallet_id, 0, 0, 0, 0, 0, journal.GENESIS, frozen=False, next_due_at=None, lots_made=0
+            wallet_id, 0, 0, 0, 0, 0, journal.GENESIS, frozen=False, next_due_at=None, lots_made=0, limits=0
         )
         self.wallets[wallet_id] = wallet
         self.new_wallets.add(wallet_id)
@@ -156,8 +245,10 @@ class WorkingSet:
             change[1] += held_micros
 
     def count(self, reservation: Reservation, *, held_micros: int = 0, charged_micros: int = 0) -> None:
-        for subject, _ in reservation.scopes:
-            key = (reservation.wallet_id, subject)
+        if not reservation.scopes and not self.limits:
+            return
+        for cap in self.caps_of(reservation):
+            key = (reservation.wallet_id, *cap.counted_under)
             counter = self.counters[key]
             counter.held_micros += held_micros
             counter.charged_micros += charged_micros
@@ -166,6 +257,22 @@ class WorkingSet:
     def end(self, reservation: Reservation, state: State, at: int) -> None:
         reservation.state = state
         reservation.ended_at = at
+
+    def _spent(self, wallet_id: int, api_key_id: str, window: Window) -> Counter:
+        """What was spent in a window before anybody counted, by what is stored and by this group."""
+        wallet = self.wallets[wallet_id]
+        here = [
+            reservation for reservation in self.reservations.values() if reservation.wallet_id == wallet_id
+        ]
+        charged, held = self._fetch.spent(wallet, api_key_id, window, [found.number for found in here])
+        for reservation in here:
+            if (
+                api_key_id in ("", reservation.api_key_id)
+                and window.start <= reservation.created_at < window.end
+            ):
+                charged += reservation.captured_micros
+                held += reservation.held_micros
+        return Counter(charged, held)
 
     def use(self, reservation: Reservation, at: int, charged_micros: int) -> None:
         if not charged_micros:
@@ -195,9 +302,12 @@ class WorkingSet:
         quantity: int = 0,
         uncollected_micros: int = 0,
         seal: bytes | None = None,
+        note: Note | None = None,
     ) -> Outcome:
         self.changed_wallets.setdefault(wallet.wallet_id, wallet.seq)
         wallet.seq += 1
+        if note is not None:
+            self.notes[wallet.wallet_id, wallet.seq] = note
         wallet.at = at
         moved = [[number, *change] for number, change in lots.items()]
         booked = [[int(account), micros] for account, micros in entries.items() if micros] if entries else []

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from oanim_server.ledger.limits import DeleteLimit, SetLimit
+from oanim_server.ledger.windows import Period
 from oanim_server.rpc import messages, shape
 from openanimate.metering.v1 import account_service_pb2 as pb
 
 if TYPE_CHECKING:
     from oanim_server.accounts.accounts import Accounts
+    from oanim_server.ledger.ledger import Ledger
     from oanim_server.rpc.call import Call
+
+
+_PERIODS = {period.value: period for period in Period}
 
 
 class AccountServicer:
@@ -18,8 +24,9 @@ class AccountServicer:
     :param published: what WhoAmI says of this server, the same to everyone.
     """
 
-    def __init__(self, accounts: Accounts, published: pb.WhoAmIResponse) -> None:
+    def __init__(self, accounts: Accounts, ledger: Ledger, published: pb.WhoAmIResponse) -> None:
         self._accounts = accounts
+        self._ledger = ledger
         self._published = published
 
     async def SignUp(self, request: pb.SignUpRequest, call: Call) -> pb.SignUpResponse:
@@ -51,6 +58,7 @@ class AccountServicer:
             call.caller.account_id,
             name=shape.text("name", request.name, 64),
             idempotency_key=shape.idempotency_key(request.idempotency_key),
+            asking_key_id=call.caller.key_id,
         )
         return pb.CreateApiKeyResponse(
             api_key=messages.api_key(made.api_key), secret=made.secret or "", replayed=made.replayed
@@ -71,3 +79,43 @@ class AccountServicer:
             call.caller.account_id, shape.text("key_id", request.key_id, 64)
         )
         return pb.RevokeApiKeyResponse(api_key=messages.api_key(revoked))
+
+    async def SetLimit(self, request: pb.SetLimitRequest, call: Call) -> pb.SetLimitResponse:
+        account_id, period = call.caller.account_id, shape.one_of("period", request.period, _PERIODS)
+        key_id = await self._accounts.own_key(account_id, shape.text("key_id", request.key_id, 64, least=0))
+        outcome = await self._ledger.submit(
+            SetLimit(
+                wallet_id=account_id,
+                caller=account_id,
+                idempotency_key=shape.idempotency_key(request.idempotency_key),
+                api_key_id=key_id,
+                period=period,
+                asking_key_id=call.caller.key_id,
+                limit_micros=shape.amount("limit_micros", request.limit_micros, least=0),
+            )
+        )
+        limits = await self._ledger.limits(account_id)
+        found = [
+            facts for facts in limits if (facts.limit.api_key_id, facts.limit.period) == (key_id, period)
+        ]
+        return pb.SetLimitResponse(
+            limit=messages.limit(found[0]) if found else None, replayed=outcome.replayed
+        )
+
+    async def ListLimits(self, request: pb.ListLimitsRequest, call: Call) -> pb.ListLimitsResponse:
+        limits = await self._ledger.limits(call.account(request.account_id))
+        return pb.ListLimitsResponse(limits=map(messages.limit, limits))
+
+    async def DeleteLimit(self, request: pb.DeleteLimitRequest, call: Call) -> pb.DeleteLimitResponse:
+        account_id = call.caller.account_id
+        outcome = await self._ledger.submit(
+            DeleteLimit(
+                wallet_id=account_id,
+                caller=account_id,
+                idempotency_key=shape.idempotency_key(request.idempotency_key),
+                api_key_id=shape.text("key_id", request.key_id, 64, least=0),
+                period=shape.one_of("period", request.period, _PERIODS),
+                asking_key_id=call.caller.key_id,
+            )
+        )
+        return pb.DeleteLimitResponse(replayed=outcome.replayed)

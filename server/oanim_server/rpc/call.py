@@ -11,8 +11,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from oanim_server.accounts.values import Role
+from oanim_server.checkout.rows import reference_of
 from oanim_server.ledger import ids
 from oanim_server.ledger.refusals import NotFound
+from oanim_server.ledger.values import SERVER
 from oanim_server.rpc.address import address_of
 
 if TYPE_CHECKING:
@@ -41,6 +43,12 @@ class Call:
         self.trusted_proxies = trusted_proxies
 
     @property
+    def actor(self) -> tuple[int, str]:
+        """Who does it, for what is kept with a row: the account and the key; 0 and `local` on the socket."""
+        caller: Caller | None = getattr(self, "caller", None)
+        return (SERVER, "local") if caller is None else (caller.account_id, caller.key_id)
+
+    @property
     def address(self) -> str:
         """The network address of the caller, behind proxies that are configured; text without a port."""
         forwarded = [value for key, value in self.metadata if key == "x-forwarded-for"]
@@ -62,6 +70,25 @@ class Call:
         if account != own and self.caller.role == Role.USER:
             raise NotFound(what="account")
         return account
+
+    def named_account(self, named: str) -> int:
+        """The account that an operator's request names. Raises NotFound for what is no account's id."""
+        try:
+            return _account_id(named)
+        except ValueError:
+            raise NotFound(what="account") from None
+
+    def checkout(self, named: str) -> tuple[int, str]:
+        """The wallet and the token of the checkout that a request names.
+
+        :raises NotFound: for what is no checkout's id, or is another's where the caller is a user.
+        """
+        found = reference_of(named)
+        caller: Caller | None = getattr(self, "caller", None)
+        foreign = caller is not None and caller.role == Role.USER
+        if found is None or (caller is not None and foreign and found[0] != caller.account_id):
+            raise NotFound(what="checkout")
+        return found
 
     def reservation(self, named: str, what: str = "reservation") -> tuple[int, int]:
         """The wallet and the number of the reservation that a request names.

@@ -22,9 +22,10 @@ from openanimate.metering.v1 import (
 if TYPE_CHECKING:
     from oanim_models.catalogue import Price
     from oanim_server.accounts.values import ApiKey
+    from oanim_server.checkout.values import Terms
     from oanim_server.ledger.journal import Row
-    from oanim_server.ledger.reads import ChargeRecord, UsageTotal
-    from oanim_server.ledger.values import Line, Lot, Outcome, ReservationFacts, WalletFacts
+    from oanim_server.ledger.reads import ChargeRecord, Statement, UsageTotal
+    from oanim_server.ledger.values import LimitFacts, Line, Lot, Outcome, ReservationFacts, WalletFacts
     from openanimate.metering.v1 import role_pb2
 
 SERVER = "server"
@@ -105,8 +106,8 @@ def outcome_reservation(outcome: Outcome) -> reservation_pb2.Reservation | None:
     return None if outcome.reservation is None else reservation(outcome.reservation)
 
 
-def transaction(row: Row, models: dict[int, str]) -> wallet_service_pb2.Transaction:
-    """A row of the journal. `models` names the models of the page's reservations."""
+def transaction(row: Row, statement: Statement) -> wallet_service_pb2.Transaction:
+    """A row of a statement's page."""
     return wallet_service_pb2.Transaction(
         wallet_seq=row.seq,
         at=timestamp(row.at),
@@ -122,7 +123,8 @@ def transaction(row: Row, models: dict[int, str]) -> wallet_service_pb2.Transact
         ],
         balance_micros=row.balance_micros,
         held_micros=row.held_micros,
-        model=models.get(row.reservation, ""),
+        model=statement.models.get(row.reservation, ""),
+        reason=statement.reasons.get(row.seq, ""),
     )
 
 
@@ -160,6 +162,30 @@ def usage_record(charge: ChargeRecord) -> wallet_service_pb2.UsageRecord:
         api_key_id=charge.api_key_id,
         project=charge.project,
         wallet_seq=charge.seq,
+    )
+
+
+def limit(facts: LimitFacts) -> account_service_pb2.Limit:
+    """A limit, and what is left of it."""
+    used = facts.charged_micros + facts.held_micros
+    return account_service_pb2.Limit(
+        key_id=facts.limit.api_key_id,
+        period=cast("account_service_pb2.LimitPeriod.ValueType", facts.limit.period.value),
+        limit_micros=facts.limit.limit_micros,
+        charged_micros=facts.charged_micros,
+        held_micros=facts.held_micros,
+        left_micros=max(0, facts.limit.limit_micros - used),
+        resets_at=timestamp(facts.window.end),
+    )
+
+
+def purchase_terms(terms: Terms) -> pricing_service_pb2.PurchaseTerms:
+    """What credits can be bought for."""
+    return pricing_service_pb2.PurchaseTerms(
+        minimum_micros=terms.minimum_micros,
+        maximum_micros=terms.maximum_micros,
+        bonus_threshold_micros=terms.bonus_threshold_micros,
+        bonus_percent=terms.bonus_percent,
     )
 
 

@@ -9,6 +9,7 @@ from oanim_server.rpc import messages, shape
 from openanimate.metering.v1 import pricing_service_pb2 as pb
 
 if TYPE_CHECKING:
+    from oanim_server.checkout.values import Terms
     from oanim_server.pricing.prices import Prices
     from oanim_server.rpc.call import Call
 
@@ -17,11 +18,13 @@ class PricingServicer:
     """Answers PricingService.
 
     :param free_credits_micros: what a new account gets, as the price list says.
+    :param terms: what credits can be bought for; None where none are sold.
     """
 
-    def __init__(self, prices: Prices, free_credits_micros: int) -> None:
+    def __init__(self, prices: Prices, free_credits_micros: int, terms: Terms | None) -> None:
         self._prices = prices
         self._free_credits_micros = free_credits_micros
+        self._terms = None if terms is None else messages.purchase_terms(terms)
 
     async def ListPrices(self, request: pb.ListPricesRequest, call: Call) -> pb.ListPricesResponse:
         table = await self._prices.list_prices(
@@ -32,6 +35,7 @@ class PricingServicer:
             effective_at=messages.timestamp(table.effective_at),
             prices=map(messages.price, table.prices),
             free_credits_micros=self._free_credits_micros,
+            purchase_terms=self._terms,
         )
 
     async def GetPrice(self, request: pb.GetPriceRequest, call: Call) -> pb.GetPriceResponse:

@@ -6,11 +6,13 @@ programs read the reason and the metadata.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from grpc import StatusCode
 
 from oanim_server.accounts import refusals as accounts
+from oanim_server.checkout import refusals as checkout
 from oanim_server.generation import refusals as generation
 from oanim_server.ledger import ids
 from oanim_server.ledger import refusals as ledger
@@ -58,6 +60,19 @@ def blocked_scope(scope: ledger.BlockedScope) -> str:
     )
 
 
+def blocked_limit(limit: ledger.BlockedLimit) -> str:
+    """What a limit allows, what is used of it, when it resets and what is still affordable."""
+    whose = "account" if limit.subject == "account" else f"key {limit.subject}"
+    used = limit.charged_micros + limit.held_micros
+    held = f", {dollars(limit.held_micros)} of it held," if limit.held_micros else ""
+    resets = datetime.fromtimestamp(limit.resets_at, UTC)
+    return (
+        f"The {whose} may spend {dollars(limit.limit_micros)} a {limit.period}, has {dollars(used)}{held} "
+        f"and needs {dollars(limit.required_micros)} more: {dollars(limit.affordable_micros)} is still "
+        f"affordable, and the {limit.period} ends at {resets:%Y-%m-%d %H:%M} UTC"
+    )
+
+
 _ENDED = ("state", "reserved_micros", "captured_micros")
 
 TABLE: dict[type[ledger.Refusal], Row] = {
@@ -72,6 +87,11 @@ TABLE: dict[type[ledger.Refusal], Row] = {
     ),
     ledger.SpendLimitExceeded: Row(
         StatusCode.FAILED_PRECONDITION, "SPEND_LIMIT_EXCEEDED", lambda r: f"{_blocked(r)}."
+    ),
+    ledger.LimitExceeded: Row(
+        StatusCode.FAILED_PRECONDITION,
+        "LIMIT_EXCEEDED",
+        lambda r: f"{'; '.join([*map(blocked_limit, r.limits), *map(blocked_scope, r.blocked)])}.",
     ),
     ledger.AccountFrozen: Row(
         StatusCode.FAILED_PRECONDITION,
@@ -158,6 +178,12 @@ TABLE: dict[type[ledger.Refusal], Row] = {
         lambda r: f"This reservation was opened by {opener(r.opened_by)}, which alone may change it.",
         ("opened_by",),
     ),
+    ledger.LimitedKey: Row(
+        StatusCode.PERMISSION_DENIED,
+        "WRONG_ROLE",
+        lambda _: "This key has a limit, so it may not make keys or change limits: use one that has none.",
+        ("role",),
+    ),
     WrongRole: Row(
         StatusCode.PERMISSION_DENIED,
         "WRONG_ROLE",
@@ -190,6 +216,17 @@ TABLE: dict[type[ledger.Refusal], Row] = {
         "PROVIDER_NOT_CONFIGURED",
         lambda r: f"This server has no key for {r.provider}: ask whoever runs it to set one.",
         ("provider",),
+    ),
+    checkout.PurchasesNotConfigured: Row(
+        StatusCode.FAILED_PRECONDITION,
+        "PURCHASES_NOT_CONFIGURED",
+        lambda _: "This server sells no credits: ask whoever runs it.",
+    ),
+    checkout.PaymentsAway: Row(
+        StatusCode.UNAVAILABLE,
+        "PAYMENTS_AWAY",
+        lambda _: "The payment provider does not answer: repeat the call with the same idempotency key.",
+        retry=True,
     ),
     generation.TooManyGenerations: Row(
         StatusCode.RESOURCE_EXHAUSTED,

@@ -20,6 +20,7 @@ Roles = frozenset[Role] | None
 _ANYONE: Roles = None
 _EVERY_ROLE = frozenset(Role)
 _USER = frozenset({Role.USER})
+_OWNERS = frozenset({Role.USER, Role.ADMIN})
 _READERS = frozenset({Role.USER, Role.SERVICE, Role.ADMIN})
 SPENDERS = frozenset({Role.USER, Role.SERVICE})
 _ADMIN = frozenset({Role.ADMIN})
@@ -31,6 +32,9 @@ _TABLE: dict[str, Roles] = {
     "AccountService/CreateApiKey": _USER,
     "AccountService/ListApiKeys": _USER,
     "AccountService/RevokeApiKey": _USER,
+    "AccountService/SetLimit": _USER,
+    "AccountService/ListLimits": _OWNERS,
+    "AccountService/DeleteLimit": _USER,
     "WalletService/GetWallet": _READERS,
     "WalletService/WatchWallet": _READERS,
     "WalletService/Reserve": SPENDERS,
@@ -46,13 +50,27 @@ _TABLE: dict[str, Roles] = {
     "PricingService/GetPrice": _ANYONE,
     "PricingService/Quote": _READERS,
     "PricingService/PublishPrices": _ADMIN,
+    "CheckoutService/CreateCheckout": _USER,
+    "CheckoutService/GetCheckout": _OWNERS,
+    "CheckoutService/WatchCheckout": _OWNERS,
+    "CheckoutService/ListPurchases": _OWNERS,
+    "CheckoutService/GetReceipt": _OWNERS,
     "GenerateService/Generate": _USER,
-    "GenerateService/GetGeneration": frozenset({Role.USER, Role.ADMIN}),
-    "GenerateService/ListGenerations": frozenset({Role.USER, Role.ADMIN}),
+    "GenerateService/GetGeneration": _OWNERS,
+    "GenerateService/ListGenerations": _OWNERS,
     "GenerateService/CancelGeneration": _USER,
     "GenerateService/UploadInput": _USER,
     "GenerateService/DownloadOutput": _USER,
     "AdminService/CreateKey": _LOCAL_SOCKET_ONLY,
+    "AdminService/GrantCredits": _ADMIN,
+    "AdminService/AdjustBalance": _ADMIN,
+    "AdminService/FreezeAccount": _ADMIN,
+    "AdminService/RefundPurchase": _ADMIN,
+    "AdminService/ListAccounts": _ADMIN,
+    "AdminService/ListQuarantined": _ADMIN,
+    "AdminService/ResolveQuarantined": _ADMIN,
+    "AdminService/ListUncollected": _ADMIN,
+    "AdminService/Audit": _ADMIN,
 }
 
 TABLE: dict[str, Roles] = {f"/{PACKAGE}.{method}": roles for method, roles in _TABLE.items()}

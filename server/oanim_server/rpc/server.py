@@ -19,6 +19,7 @@ from oanim_server.rpc.roles import check_complete
 from openanimate.metering.v1 import (
     account_service_pb2,
     admin_service_pb2,
+    checkout_service_pb2,
     generate_service_pb2,
     pricing_service_pb2,
     wallet_service_pb2,
@@ -38,6 +39,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = tuple(
         account_service_pb2,
         wallet_service_pb2,
         pricing_service_pb2,
+        checkout_service_pb2,
         generate_service_pb2,
         admin_service_pb2,
     )

@@ -14,8 +14,14 @@ from google.rpc.error_details_pb2 import (  # type: ignore[import-untyped]
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from grpc import StatusCode
 
-from oanim_server.ledger.refusals import NotYourHold, SpendLimitExceeded
-from oanim_server.rpc.refusals import TABLE, Row, blocked_scope, opener
+from oanim_server.ledger.refusals import (
+    BlockedLimit,
+    BlockedScope,
+    LimitExceeded,
+    NotYourHold,
+    SpendLimitExceeded,
+)
+from oanim_server.rpc.refusals import TABLE, Row, blocked_limit, blocked_scope, opener
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -53,8 +59,12 @@ def _metadata(refusal: Refusal, row: Row) -> dict[str, str]:
     metadata = {name: str(getattr(refusal, name)) for name in row.fields}
     if isinstance(refusal, NotYourHold):
         metadata["opened_by"] = opener(refusal.opened_by)
+    first: BlockedScope | BlockedLimit | None = None
     if isinstance(refusal, SpendLimitExceeded) and refusal.blocked:
         first = refusal.blocked[0]
+    if isinstance(refusal, LimitExceeded) and refusal.limits:
+        first = refusal.limits[0]
+    if first is not None:
         metadata = {name: str(getattr(first, name)) for name in first.__dataclass_fields__}
     if refusal.wallet_seq is not None:
         metadata["wallet_seq"] = str(refusal.wallet_seq)
@@ -69,14 +79,8 @@ def _more(refusal: Refusal, row: Row, message: str) -> list[Message]:
             field=field, description=getattr(refusal, "description", message), reason=row.reason
         )
         return [BadRequest(field_violations=[violation])]
-    if isinstance(refusal, SpendLimitExceeded):
-        violations = [
-            PreconditionFailure.Violation(
-                type=row.reason, subject=scope.scope, description=f"{blocked_scope(scope)}."
-            )
-            for scope in refusal.blocked
-        ]
-        return [PreconditionFailure(violations=violations)]
+    if isinstance(refusal, SpendLimitExceeded | LimitExceeded):
+        return [PreconditionFailure(violations=_violations(refusal))]
     if row.retry:
         retry = RetryInfo()
         retry.retry_delay.FromNanoseconds(
@@ -84,3 +88,14 @@ def _more(refusal: Refusal, row: Row, message: str) -> list[Message]:
         )
         return [retry]
     return []
+
+
+def _violations(refusal: SpendLimitExceeded | LimitExceeded) -> list[Message]:
+    """One for each limit and spend scope that blocks."""
+    limits = refusal.limits if isinstance(refusal, LimitExceeded) else []
+    found = [("LIMIT_EXCEEDED", f"{limit.subject} {limit.period}", blocked_limit(limit)) for limit in limits]
+    found += [("SPEND_LIMIT_EXCEEDED", scope.scope, blocked_scope(scope)) for scope in refusal.blocked]
+    return [
+        PreconditionFailure.Violation(type=reason, subject=subject, description=f"{sentence}.")
+        for reason, subject, sentence in found
+    ]

@@ -115,7 +115,7 @@ class WalletServicer:
             limit=limit + 1,
         )
         return pb.ListTransactionsResponse(
-            transactions=[messages.transaction(row, statement.models) for row in statement.rows[:limit]],
+            transactions=[messages.transaction(row, statement) for row in statement.rows[:limit]],
             next_page_token=shape.next_page([row.seq for row in statement.rows], limit),
             wallet=messages.wallet(statement.wallet),
             lots=map(messages.lot, statement.lots if before is None else ()),

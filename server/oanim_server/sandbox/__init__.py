@@ -1,10 +1,12 @@
-"""A local stand-in for fal.ai: it speaks the queue's protocol, makes real files, and fails when told to.
+"""Local stand-ins for providers: they speak the real protocols, pay nothing, and fail when told to.
 
-Nothing in a prompt makes it fail; only faults that were asked for do.
+Nothing in a request makes them fail, but what the provider itself documents as made to fail; only faults
+that were asked for do.
 """
 
 from __future__ import annotations
 
-from oanim_server.sandbox.serving import Sandbox
+from oanim_server.sandbox.fal import FalSandbox
+from oanim_server.sandbox.stripe import StripeSandbox
 
-__all__ = ["Sandbox"]
+__all__ = ["FalSandbox", "StripeSandbox"]

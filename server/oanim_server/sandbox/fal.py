@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
-import struct
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +16,9 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from oanim_server.sandbox.faults import Faults, parse
+from oanim_server.sandbox.hanging import Patience, gone, hang_up
 from oanim_server.sandbox.jobs import Jobs, Wait, about
+from oanim_server.sandbox.serving import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,16 +31,30 @@ if TYPE_CHECKING:
 
 _STATUS_OF = {"IN_QUEUE": 202, "IN_PROGRESS": 202, "COMPLETED": 200}
 _CONTENT_TYPES = {".png": "image/png", ".mp4": "video/mp4", ".wav": "audio/wav"}
-_NO_LINGER = struct.pack("ii", 1, 0)
+_DROPS = {"drop_before", "drop_after", "late", "hang", "429", "500"}
+_FAULTS = {
+    "submit": _DROPS | {"422", "queue"},
+    "status": _DROPS,
+    "result": _DROPS | {"422"},
+    "output": _DROPS | {"gone"},
+}
 
 
-class FalSandbox:
-    """The application and everything it remembers."""
+class FalSandbox(Sandbox):
+    """A fal.ai of your own.
 
+    `pace_s` is how long each job queues and how long it runs at least, so that there is something to see.
+    """
+
+    def __init__(self, *, port: int = 0, pace_s: float = 0.0) -> None:
+        super().__init__("fal.ai", lambda folder, _url: _Fal(folder, pace_s=pace_s), port=port)
+
+
+class _Fal:
     def __init__(self, folder: Path, *, pace_s: float) -> None:
         self._jobs = Jobs(folder, pace_s)
         self._faults = Faults()
-        self._stopping = asyncio.Event()
+        self._patience = Patience()
         job = "/{owner}/{application}/requests/{request_id}"
         self.app = Starlette(
             routes=[
@@ -57,12 +71,12 @@ class FalSandbox:
 
     async def close(self) -> None:
         """Let go of every connection that waits, and end the jobs."""
-        self._stopping.set()
+        self._patience.end()
         await self._jobs.close()
 
     async def _add_fault(self, request: Request) -> Response:
         try:
-            fault = parse(json.loads(await request.body()))
+            fault = parse(json.loads(await request.body()), _FAULTS)
         except ValueError as error:
             return JSONResponse({"detail": str(error)}, HTTPStatus.BAD_REQUEST)
         self._faults.add(fault)
@@ -96,7 +110,7 @@ class FalSandbox:
         if fault and fault.do in ("drop_after", "hang"):
             return await self._strike(request, fault)
         if fault and fault.do == "late":
-            await self._rest(fault.seconds)
+            await self._patience.rest(fault.seconds)
         return JSONResponse({**_addresses(url, job), **_progress(job)})
 
     async def _status(self, request: Request) -> Response:
@@ -141,7 +155,7 @@ class FalSandbox:
         if fault and fault.do != "late":
             return await self._strike(request, fault)
         if fault:
-            await self._rest(fault.seconds)
+            await self._patience.rest(fault.seconds)
         return FileResponse(path, media_type=content_type)
 
     async def _job(self, at: str, request: Request) -> tuple[Job | None, Response]:
@@ -158,7 +172,7 @@ class FalSandbox:
         if fault is None:
             return job, Response()
         if fault.do == "late":
-            await self._rest(fault.seconds)
+            await self._patience.rest(fault.seconds)
             return job, Response()
         if at == "result" and fault.do in ("422", "500"):
             # The model failed: whoever asks again is told the same.
@@ -179,47 +193,17 @@ class FalSandbox:
             case "gone":
                 return JSONResponse({"detail": "Not Found"}, HTTPStatus.NOT_FOUND)
             case "hang":
-                await self._until_gone(request)
+                await self._patience.until_gone(request)
             case _:
-                await _hang_up(request)
+                await hang_up(request)
         return Response()
-
-    async def _until_gone(self, request: Request) -> None:
-        """Wait, without an answer, until the client gives up or the sandbox stops."""
-        waits = [asyncio.ensure_future(_gone(request)), asyncio.ensure_future(self._stopping.wait())]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
-        await _hang_up(request)
-
-    async def _rest(self, seconds: float | None) -> None:
-        try:
-            async with asyncio.timeout(1.0 if seconds is None else seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            return
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _hang_up(request: Request) -> None:
-    """Close the connection as a crash does: a reset, and no byte of an answer."""
-    transport = request.state.transport
-    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-    transport.abort()
-    # The server must have seen it before the empty answer is given to it.
-    await _gone(request)
 
 
 async def _half(request: Request, path: Path) -> AsyncIterator[bytes]:
     content = await asyncio.to_thread(path.read_bytes)
     yield content[: len(content) // 2]
     request.state.transport.close()
-    await _gone(request)
+    await gone(request)
 
 
 def _object(body: bytes) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""What the sandbox was told to do wrong, and how often.
+"""What a sandbox was told to do wrong, and how often.
 
 A fault names where it strikes and is used up by what it strikes; words of a prompt never make one.
 """
@@ -6,15 +6,10 @@ A fault names where it strikes and is used up by what it strikes; words of a pro
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_DROPS = {"drop_before", "drop_after", "late", "hang", "429", "500"}
-KINDS = {
-    "submit": _DROPS | {"422", "queue"},
-    "status": _DROPS,
-    "result": _DROPS | {"422"},
-    "output": _DROPS | {"gone"},
-}
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
 
 
 @dataclass(slots=True, eq=False)
@@ -22,7 +17,8 @@ class Fault:
     """One thing to do wrong, `times` more times (None: until the faults are cleared).
 
     `seconds` is how late "late" is, what "429" asks to wait, and how long "queue" lasts (None: until the
-    faults are cleared). `match` must be in the endpoint or the prompt.
+    faults are cleared). `match` must be in what the request is about: at fal.ai the endpoint or the
+    prompt, at Stripe `METHOD path {parameters as JSON}`.
     """
 
     at: str
@@ -57,14 +53,17 @@ class Faults:
         return None
 
 
-def parse(content: Any) -> Fault:
-    """Read a fault from the control endpoint's JSON. Raises ValueError saying what is wrong."""
+def parse(content: Any, kinds: Mapping[str, Collection[str]]) -> Fault:
+    """Read a fault from the control endpoint's JSON. Raises ValueError saying what is wrong.
+
+    :param kinds: where this sandbox can fail, and what it can do there.
+    """
     try:
         fault = Fault(**content)
     except TypeError as error:
         raise ValueError("a fault is an object with at, do, times, seconds, positions, match") from error
-    if fault.do not in KINDS.get(fault.at, ()):
-        raise ValueError(f"at is one of {sorted(KINDS)}, and do one of {sorted(KINDS.get(fault.at, ()))}")
+    if fault.do not in kinds.get(fault.at, ()):
+        raise ValueError(f"at is one of {sorted(kinds)}, and do one of {sorted(kinds.get(fault.at, ()))}")
     if not _at_least(1, fault.times, int):
         raise ValueError("times is 1 or more, or null for always")
     if not _at_least(0, fault.seconds, (int, float)):

@@ -1,4 +1,4 @@
-"""Runs the sandbox on loopback, in a thread of its own, with its files in a folder that goes with it.
+"""Runs a stand-in on loopback, in a thread of its own, with its files in a folder that goes with it.
 
 Each request is given its connection's transport (`request.state.transport`): hanging up without an
 answer is something ASGI has no word for.
@@ -11,30 +11,42 @@ import socket
 import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from oanim_server.sandbox.fal import FalSandbox
-
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
     from types import TracebackType
+
+    from starlette.applications import Starlette
 
 _LOG = logging.getLogger(__name__)
 _STOP_S = 10
 
 
-class Sandbox:
-    """A fal.ai of your own at `url`, while it is started; a context manager, too.
+class StandIn(Protocol):
+    """An application that plays a provider, and everything it remembers."""
 
-    `pace_s` is how long each job queues and how long it runs at least, so that there is something to see.
+    app: Starlette
+
+    async def close(self) -> None:
+        """Let go of every connection that waits, and end what runs."""
+
+
+class Sandbox:
+    """A provider of your own at `url`, while it is started; a context manager, too.
+
+    :param provider: whom it stands in for.
+    :param stand_in: makes the application inside the server's loop, of a folder for its files and the url.
     """
 
-    def __init__(self, *, port: int = 0, pace_s: float = 0.0) -> None:
+    def __init__(self, provider: str, stand_in: Callable[[Path, str], StandIn], *, port: int) -> None:
+        self._provider = provider
+        self._stand_in = stand_in
         self._port = port
-        self._pace_s = pace_s
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
         self.url = ""
@@ -43,16 +55,17 @@ class Sandbox:
         """Serve on loopback, and answer the url. Raises OSError when the port is taken."""
         listening = socket.create_server(("127.0.0.1", self._port))
         self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        self._server = _Server(self._pace_s)
-        self._thread = threading.Thread(target=self._server.run, args=([listening],), name="fal-sandbox")
+        self._server = _Server(self._stand_in, self.url)
+        name = f"sandbox of {self._provider}"
+        self._thread = threading.Thread(target=self._server.run, args=([listening],), name=name)
         self._thread.daemon = True
         self._thread.start()
         self._server.ready.wait()
-        _LOG.warning("this is a sandbox of fal.ai at %s: its files are made up and nothing is paid", self.url)
+        _LOG.warning("this is a %s at %s: what it answers is made up and nothing is paid", name, self.url)
         return self.url
 
     def stop(self) -> None:
-        """Hang up, forget every job and remove its files; nothing happens when it does not run."""
+        """Hang up, forget everything and remove its files; nothing happens when it does not run."""
         if self._server and self._thread:
             self._server.should_exit = True
             self._thread.join(_STOP_S)
@@ -69,7 +82,7 @@ class Sandbox:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, pace_s: float) -> None:
+    def __init__(self, stand_in: Callable[[Path, str], StandIn], url: str) -> None:
         super().__init__(
             uvicorn.Config(
                 self._serve_sandbox,
@@ -84,12 +97,13 @@ class _Server(uvicorn.Server):
             )
         )
         self.ready = threading.Event()
-        self._pace_s = pace_s
+        self._make = stand_in
+        self._url = url
         self._folder = tempfile.TemporaryDirectory(prefix="oanim-sandbox-", ignore_cleanup_errors=True)
-        self._sandbox: FalSandbox | None = None
+        self._sandbox: StandIn | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        self._sandbox = FalSandbox(Path(self._folder.name), pace_s=self._pace_s)
+        self._sandbox = self._make(Path(self._folder.name), self._url)
         await super().startup(sockets)
         self.ready.set()
 
@@ -107,4 +121,7 @@ class _Server(uvicorn.Server):
 class _Protocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # asyncio does it only for sockets that name their protocol, which `create_server` makes none of;
+        # without it every answer waits 40 ms for the client's delayed acknowledgement.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.app_state = {**self.app_state, "transport": transport}

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
 
+    from oanim_server.checkout.counts import Counts as CheckoutCounts
     from oanim_server.generation.counts import Counts
     from oanim_server.ledger.ledger import Ledger
 
@@ -77,4 +78,28 @@ class GenerationMetrics(Collector):
         )
         yield CounterMetricFamily(
             "oanim_generation_takeovers", "Jobs taken over from a server that stopped.", counts.takeovers
+        )
+
+
+class CheckoutMetrics(Collector):
+    """What Stripe's words came to."""
+
+    def __init__(self, counts: CheckoutCounts) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        """What is known now."""
+        events = CounterMetricFamily(
+            "oanim_payment_events",
+            "Words of the payment provider, by what became of them.",
+            labels=["standing"],
+        )
+        for standing in ("credited", "applied", "repeated", "parked", "quarantined", "rejected"):
+            events.add_metric([standing], getattr(self._counts, standing))
+        yield events
+        yield CounterMetricFamily(
+            "oanim_payment_polls", "Checkout sessions that were asked about.", self._counts.polled
+        )
+        yield CounterMetricFamily(
+            "oanim_payment_reconciliations", "Rounds over the provider's events.", self._counts.reconciled
         )

@@ -1,4 +1,4 @@
-"""What is served over HTTP: /healthz, which asks the database, and /metrics for Prometheus."""
+"""What is served over HTTP: /healthz, which asks the database, /metrics, and what capabilities add."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from prometheus_client import CollectorRegistry
     from starlette.requests import Request
@@ -22,10 +22,13 @@ log = logging.getLogger(__name__)
 HEALTH_SECONDS = 2.0
 
 
-def pages(ask_database: Callable[[], Awaitable[None]], registry: CollectorRegistry) -> Starlette:
+def pages(
+    ask_database: Callable[[], Awaitable[None]], registry: CollectorRegistry, more: Sequence[Route] = ()
+) -> Starlette:
     """The application.
 
     :param ask_database: raises whatever it likes when the database does not answer.
+    :param more: routes of the capabilities.
     """
 
     async def healthz(_request: Request) -> Response:
@@ -40,4 +43,4 @@ def pages(ask_database: Callable[[], Awaitable[None]], registry: CollectorRegist
     async def metrics(_request: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-    return Starlette(routes=[Route("/healthz", healthz), Route("/metrics", metrics)])
+    return Starlette(routes=[Route("/healthz", healthz), Route("/metrics", metrics), *more])

@@ -15,13 +15,20 @@ from oanim.cli.assets import attempts
 from oanim.cli.assets.attempts import Attempt
 from oanim.cli.assets.files import Named, how_to_get, misnamed, whole
 from oanim.cli.assets.work import Quote
-from oanim.cli.billing import low_balance
+from oanim.cli.billing.balance import low_balance
 from oanim.cli.failures import AWAY, INTERRUPTED, Failure
 from oanim.cli.messages import plain
 from oanim.cli.money import dollars
 from oanim.cli.repeating import unknown
 from oanim.cli.showing import Answer
-from oanim.errors import AccountFrozen, InsufficientCredits, OanimError, OutputGone, SpendLimitExceeded
+from oanim.errors import (
+    AccountFrozen,
+    InsufficientCredits,
+    LimitExceeded,
+    OanimError,
+    OutputGone,
+    SpendLimitExceeded,
+)
 from openanimate.metering.v1.generate_service_pb2 import GenerationState
 from openanimate.metering.v1.reservation_pb2 import SpendScope
 
@@ -31,8 +38,8 @@ if TYPE_CHECKING:
 
     from oanim.calls.call import StreamedCall
     from oanim.cli.assets.files import Destination
-    from oanim.cli.assets.progress import Progress
     from oanim.cli.assets.work import Asked, Work
+    from oanim.cli.progress import Progress
     from oanim.cli.session import Session
     from oanim.client import Client
     from openanimate.metering.v1.generate_service_pb2 import (
@@ -49,7 +56,7 @@ _POLL_S = 1.0
 # How long the service may be away while the work runs before we give up watching it.
 _PATIENCE_S = 120.0
 # The service answers these again, to the same key, for 30 days.
-_REMEMBERED = (AccountFrozen, InsufficientCredits, SpendLimitExceeded)
+_REMEMBERED = (AccountFrozen, InsufficientCredits, SpendLimitExceeded, LimitExceeded)
 _RUNNING = (GenerationState.GENERATION_STATE_QUEUED, GenerationState.GENERATION_STATE_RUNNING)
 
 

@@ -27,37 +27,53 @@ from openanimate.metering.v1 import role_pb2 as openanimate_dot_metering_dot_v1_
 from openanimate.metering.v1 import wallet_pb2 as openanimate_dot_metering_dot_v1_dot_wallet__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-openanimate/metering/v1/account_service.proto\x12\x17openanimate.metering.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"openanimate/metering/v1/role.proto\x1a$openanimate/metering/v1/wallet.proto\"\xc1\x01\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12+\n\x04role\x18\x03 \x01(\x0e\x32\x1d.openanimate.metering.v1.Role\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrevoked_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04used\x18\x06 \x01(\x08\"7\n\rSignUpRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\"\xa9\x01\n\x0eSignUpResponse\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x30\n\x07\x61pi_key\x18\x02 \x01(\x0b\x32\x1f.openanimate.metering.v1.ApiKey\x12\x0e\n\x06secret\x18\x03 \x01(\t\x12/\n\x06wallet\x18\x04 \x01(\x0b\x32\x1f.openanimate.metering.v1.Wallet\x12\x10\n\x08replayed\x18\x05 \x01(\x08\"\x0f\n\rWhoAmIRequest\"h\n\nRateLimits\x12\x18\n\x10\x63\x61lls_per_second\x18\x01 \x01(\x05\x12\r\n\x05\x62urst\x18\x02 \x01(\x05\x12\x14\n\x0copen_streams\x18\x03 \x01(\x05\x12\x1b\n\x13running_generations\x18\x04 \x01(\x05\"\xc8\x01\n\x0eWhoAmIResponse\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x30\n\x07\x61pi_key\x18\x03 \x01(\x0b\x32\x1f.openanimate.metering.v1.ApiKey\x12\x38\n\x0brate_limits\x18\x04 \x01(\x0b\x32#.openanimate.metering.v1.RateLimits\x12\x16\n\x0eserver_version\x18\x05 \x01(\t\x12\x0f\n\x07sandbox\x18\x06 \x01(\x08\"<\n\x13\x43reateApiKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\"j\n\x14\x43reateApiKeyResponse\x12\x30\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1f.openanimate.metering.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\";\n\x12ListApiKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"a\n\x13ListApiKeysResponse\x12\x31\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x1f.openanimate.metering.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x13RevokeApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"H\n\x14RevokeApiKeyResponse\x12\x30\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1f.openanimate.metering.v1.ApiKey2\x8a\x04\n\x0e\x41\x63\x63ountService\x12Y\n\x06SignUp\x12&.openanimate.metering.v1.SignUpRequest\x1a\'.openanimate.metering.v1.SignUpResponse\x12Y\n\x06WhoAmI\x12&.openanimate.metering.v1.WhoAmIRequest\x1a\'.openanimate.metering.v1.WhoAmIResponse\x12k\n\x0c\x43reateApiKey\x12,.openanimate.metering.v1.CreateApiKeyRequest\x1a-.openanimate.metering.v1.CreateApiKeyResponse\x12h\n\x0bListApiKeys\x12+.openanimate.metering.v1.ListApiKeysRequest\x1a,.openanimate.metering.v1.ListApiKeysResponse\x12k\n\x0cRevokeApiKey\x12,.openanimate.metering.v1.RevokeApiKeyRequest\x1a-.openanimate.metering.v1.RevokeApiKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-openanimate/metering/v1/account_service.proto\x12\x17openanimate.metering.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"openanimate/metering/v1/role.proto\x1a$openanimate/metering/v1/wallet.proto\"\xd4\x01\n\x05Limit\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x34\n\x06period\x18\x02 \x01(\x0e\x32$.openanimate.metering.v1.LimitPeriod\x12\x14\n\x0climit_micros\x18\x03 \x01(\x03\x12\x16\n\x0e\x63harged_micros\x18\x04 \x01(\x03\x12\x13\n\x0bheld_micros\x18\x05 \x01(\x03\x12\x13\n\x0bleft_micros\x18\x06 \x01(\x03\x12-\n\tresets_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x86\x01\n\x0fSetLimitRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x34\n\x06period\x18\x02 \x01(\x0e\x32$.openanimate.metering.v1.LimitPeriod\x12\x14\n\x0climit_micros\x18\x03 \x01(\x03\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\"S\n\x10SetLimitResponse\x12-\n\x05limit\x18\x01 \x01(\x0b\x32\x1e.openanimate.metering.v1.Limit\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"\'\n\x11ListLimitsRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\"D\n\x12ListLimitsResponse\x12.\n\x06limits\x18\x01 \x03(\x0b\x32\x1e.openanimate.metering.v1.Limit\"s\n\x12\x44\x65leteLimitRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x34\n\x06period\x18\x02 \x01(\x0e\x32$.openanimate.metering.v1.LimitPeriod\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\"\'\n\x13\x44\x65leteLimitResponse\x12\x10\n\x08replayed\x18\x01 \x01(\x08\"\xc1\x01\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12+\n\x04role\x18\x03 \x01(\x0e\x32\x1d.openanimate.metering.v1.Role\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrevoked_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04used\x18\x06 \x01(\x08\"7\n\rSignUpRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\"\xa9\x01\n\x0eSignUpResponse\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x30\n\x07\x61pi_key\x18\x02 \x01(\x0b\x32\x1f.openanimate.metering.v1.ApiKey\x12\x0e\n\x06secret\x18\x03 \x01(\t\x12/\n\x06wallet\x18\x04 \x01(\x0b\x32\x1f.openanimate.metering.v1.Wallet\x12\x10\n\x08replayed\x18\x05 \x01(\x08\"\x0f\n\rWhoAmIRequest\"h\n\nRateLimits\x12\x18\n\x10\x63\x61lls_per_second\x18\x01 \x01(\x05\x12\r\n\x05\x62urst\x18\x02 \x01(\x05\x12\x14\n\x0copen_streams\x18\x03 \x01(\x05\x12\x1b\n\x13running_generations\x18\x04 \x01(\x05\"\xc8\x01\n\x0eWhoAmIResponse\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x30\n\x07\x61pi_key\x18\x03 \x01(\x0b\x32\x1f.openanimate.metering.v1.ApiKey\x12\x38\n\x0brate_limits\x18\x04 \x01(\x0b\x32#.openanimate.metering.v1.RateLimits\x12\x16\n\x0eserver_version\x18\x05 \x01(\t\x12\x0f\n\x07sandbox\x18\x06 \x01(\x08\"<\n\x13\x43reateApiKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\"j\n\x14\x43reateApiKeyResponse\x12\x30\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1f.openanimate.metering.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\";\n\x12ListApiKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"a\n\x13ListApiKeysResponse\x12\x31\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x1f.openanimate.metering.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x13RevokeApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"H\n\x14RevokeApiKeyResponse\x12\x30\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1f.openanimate.metering.v1.ApiKey*p\n\x0bLimitPeriod\x12\x1c\n\x18LIMIT_PERIOD_UNSPECIFIED\x10\x00\x12\x14\n\x10LIMIT_PERIOD_DAY\x10\x01\x12\x15\n\x11LIMIT_PERIOD_WEEK\x10\x02\x12\x16\n\x12LIMIT_PERIOD_MONTH\x10\x03\x32\xbc\x06\n\x0e\x41\x63\x63ountService\x12Y\n\x06SignUp\x12&.openanimate.metering.v1.SignUpRequest\x1a\'.openanimate.metering.v1.SignUpResponse\x12Y\n\x06WhoAmI\x12&.openanimate.metering.v1.WhoAmIRequest\x1a\'.openanimate.metering.v1.WhoAmIResponse\x12k\n\x0c\x43reateApiKey\x12,.openanimate.metering.v1.CreateApiKeyRequest\x1a-.openanimate.metering.v1.CreateApiKeyResponse\x12h\n\x0bListApiKeys\x12+.openanimate.metering.v1.ListApiKeysRequest\x1a,.openanimate.metering.v1.ListApiKeysResponse\x12k\n\x0cRevokeApiKey\x12,.openanimate.metering.v1.RevokeApiKeyRequest\x1a-.openanimate.metering.v1.RevokeApiKeyResponse\x12_\n\x08SetLimit\x12(.openanimate.metering.v1.SetLimitRequest\x1a).openanimate.metering.v1.SetLimitResponse\x12\x65\n\nListLimits\x12*.openanimate.metering.v1.ListLimitsRequest\x1a+.openanimate.metering.v1.ListLimitsResponse\x12h\n\x0b\x44\x65leteLimit\x12+.openanimate.metering.v1.DeleteLimitRequest\x1a,.openanimate.metering.v1.DeleteLimitResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'openanimate.metering.v1.account_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_APIKEY']._serialized_start=182
-  _globals['_APIKEY']._serialized_end=375
-  _globals['_SIGNUPREQUEST']._serialized_start=377
-  _globals['_SIGNUPREQUEST']._serialized_end=432
-  _globals['_SIGNUPRESPONSE']._serialized_start=435
-  _globals['_SIGNUPRESPONSE']._serialized_end=604
-  _globals['_WHOAMIREQUEST']._serialized_start=606
-  _globals['_WHOAMIREQUEST']._serialized_end=621
-  _globals['_RATELIMITS']._serialized_start=623
-  _globals['_RATELIMITS']._serialized_end=727
-  _globals['_WHOAMIRESPONSE']._serialized_start=730
-  _globals['_WHOAMIRESPONSE']._serialized_end=930
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=932
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=992
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=994
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1100
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1102
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1161
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1163
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1260
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1262
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1299
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1301
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1373
-  _globals['_ACCOUNTSERVICE']._serialized_start=1376
-  _globals['_ACCOUNTSERVICE']._serialized_end=1898
+  _globals['_LIMITPERIOD']._serialized_start=2081
+  _globals['_LIMITPERIOD']._serialized_end=2193
+  _globals['_LIMIT']._serialized_start=182
+  _globals['_LIMIT']._serialized_end=394
+  _globals['_SETLIMITREQUEST']._serialized_start=397
+  _globals['_SETLIMITREQUEST']._serialized_end=531
+  _globals['_SETLIMITRESPONSE']._serialized_start=533
+  _globals['_SETLIMITRESPONSE']._serialized_end=616
+  _globals['_LISTLIMITSREQUEST']._serialized_start=618
+  _globals['_LISTLIMITSREQUEST']._serialized_end=657
+  _globals['_LISTLIMITSRESPONSE']._serialized_start=659
+  _globals['_LISTLIMITSRESPONSE']._serialized_end=727
+  _globals['_DELETELIMITREQUEST']._serialized_start=729
+  _globals['_DELETELIMITREQUEST']._serialized_end=844
+  _globals['_DELETELIMITRESPONSE']._serialized_start=846
+  _globals['_DELETELIMITRESPONSE']._serialized_end=885
+  _globals['_APIKEY']._serialized_start=888
+  _globals['_APIKEY']._serialized_end=1081
+  _globals['_SIGNUPREQUEST']._serialized_start=1083
+  _globals['_SIGNUPREQUEST']._serialized_end=1138
+  _globals['_SIGNUPRESPONSE']._serialized_start=1141
+  _globals['_SIGNUPRESPONSE']._serialized_end=1310
+  _globals['_WHOAMIREQUEST']._serialized_start=1312
+  _globals['_WHOAMIREQUEST']._serialized_end=1327
+  _globals['_RATELIMITS']._serialized_start=1329
+  _globals['_RATELIMITS']._serialized_end=1433
+  _globals['_WHOAMIRESPONSE']._serialized_start=1436
+  _globals['_WHOAMIRESPONSE']._serialized_end=1636
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=1638
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1698
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1700
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1806
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1808
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1867
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1869
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1966
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1968
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=2005
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=2007
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=2079
+  _globals['_ACCOUNTSERVICE']._serialized_start=2196
+  _globals['_ACCOUNTSERVICE']._serialized_end=3024
 # @@protoc_insertion_point(module_scope)

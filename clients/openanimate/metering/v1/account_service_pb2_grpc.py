@@ -63,6 +63,21 @@ class AccountServiceStub:
                 request_serializer=openanimate_dot_metering_dot_v1_dot_account__service__pb2.RevokeApiKeyRequest.SerializeToString,
                 response_deserializer=openanimate_dot_metering_dot_v1_dot_account__service__pb2.RevokeApiKeyResponse.FromString,
                 _registered_method=True)
+        self.SetLimit = channel.unary_unary(
+                '/openanimate.metering.v1.AccountService/SetLimit',
+                request_serializer=openanimate_dot_metering_dot_v1_dot_account__service__pb2.SetLimitRequest.SerializeToString,
+                response_deserializer=openanimate_dot_metering_dot_v1_dot_account__service__pb2.SetLimitResponse.FromString,
+                _registered_method=True)
+        self.ListLimits = channel.unary_unary(
+                '/openanimate.metering.v1.AccountService/ListLimits',
+                request_serializer=openanimate_dot_metering_dot_v1_dot_account__service__pb2.ListLimitsRequest.SerializeToString,
+                response_deserializer=openanimate_dot_metering_dot_v1_dot_account__service__pb2.ListLimitsResponse.FromString,
+                _registered_method=True)
+        self.DeleteLimit = channel.unary_unary(
+                '/openanimate.metering.v1.AccountService/DeleteLimit',
+                request_serializer=openanimate_dot_metering_dot_v1_dot_account__service__pb2.DeleteLimitRequest.SerializeToString,
+                response_deserializer=openanimate_dot_metering_dot_v1_dot_account__service__pb2.DeleteLimitResponse.FromString,
+                _registered_method=True)
 
 
 class AccountServiceServicer:
@@ -101,7 +116,8 @@ class AccountServiceServicer:
 
         Repeated, it answers as SignUp does.
 
-        Fails with TOO_MANY_KEYS when the account has ten that are not revoked.
+        Fails with TOO_MANY_KEYS when the account has ten that are not revoked,
+        WRONG_ROLE when the caller's key has a limit: no key gives more than it has.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,6 +135,38 @@ class AccountServiceServicer:
         its open streams end. Revoking it again changes nothing.
 
         Fails with NOT_FOUND for a key that is not the account's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetLimit(self, request, context):
+        """SetLimit limits what the account, or one of its keys, may spend in a day, a
+        week or a month, UTC. What was spent since the period began counts, and so
+        does what is held, in the period in which it was reserved. A limit that is
+        there already gets the new amount.
+
+        Repeating a call with the same idempotency_key changes nothing more.
+
+        Fails with NOT_FOUND for a key that is not the account's, WRONG_ROLE when
+        the caller's key has a limit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLimits(self, request, context):
+        """ListLimits lists the limits of the account and of its keys, and how much of
+        each is left.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteLimit(self, request, context):
+        """DeleteLimit takes a limit away. One that is not there changes nothing.
+
+        Fails with WRONG_ROLE when the caller's key has a limit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -151,6 +199,21 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.RevokeApiKey,
                     request_deserializer=openanimate_dot_metering_dot_v1_dot_account__service__pb2.RevokeApiKeyRequest.FromString,
                     response_serializer=openanimate_dot_metering_dot_v1_dot_account__service__pb2.RevokeApiKeyResponse.SerializeToString,
+            ),
+            'SetLimit': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLimit,
+                    request_deserializer=openanimate_dot_metering_dot_v1_dot_account__service__pb2.SetLimitRequest.FromString,
+                    response_serializer=openanimate_dot_metering_dot_v1_dot_account__service__pb2.SetLimitResponse.SerializeToString,
+            ),
+            'ListLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLimits,
+                    request_deserializer=openanimate_dot_metering_dot_v1_dot_account__service__pb2.ListLimitsRequest.FromString,
+                    response_serializer=openanimate_dot_metering_dot_v1_dot_account__service__pb2.ListLimitsResponse.SerializeToString,
+            ),
+            'DeleteLimit': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteLimit,
+                    request_deserializer=openanimate_dot_metering_dot_v1_dot_account__service__pb2.DeleteLimitRequest.FromString,
+                    response_serializer=openanimate_dot_metering_dot_v1_dot_account__service__pb2.DeleteLimitResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -292,6 +355,87 @@ class AccountService:
             '/openanimate.metering.v1.AccountService/RevokeApiKey',
             openanimate_dot_metering_dot_v1_dot_account__service__pb2.RevokeApiKeyRequest.SerializeToString,
             openanimate_dot_metering_dot_v1_dot_account__service__pb2.RevokeApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLimit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openanimate.metering.v1.AccountService/SetLimit',
+            openanimate_dot_metering_dot_v1_dot_account__service__pb2.SetLimitRequest.SerializeToString,
+            openanimate_dot_metering_dot_v1_dot_account__service__pb2.SetLimitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openanimate.metering.v1.AccountService/ListLimits',
+            openanimate_dot_metering_dot_v1_dot_account__service__pb2.ListLimitsRequest.SerializeToString,
+            openanimate_dot_metering_dot_v1_dot_account__service__pb2.ListLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteLimit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openanimate.metering.v1.AccountService/DeleteLimit',
+            openanimate_dot_metering_dot_v1_dot_account__service__pb2.DeleteLimitRequest.SerializeToString,
+            openanimate_dot_metering_dot_v1_dot_account__service__pb2.DeleteLimitResponse.FromString,
             options,
             channel_credentials,
             insecure,

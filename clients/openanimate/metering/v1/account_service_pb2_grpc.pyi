@@ -57,7 +57,8 @@ class AccountServiceStub:
 
     Repeated, it answers as SignUp does.
 
-    Fails with TOO_MANY_KEYS when the account has ten that are not revoked.
+    Fails with TOO_MANY_KEYS when the account has ten that are not revoked,
+    WRONG_ROLE when the caller's key has a limit: no key gives more than it has.
     """
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ListApiKeysRequest, _account_service_pb2.ListApiKeysResponse]
     """ListApiKeys lists the account's keys, newest first, without their secrets."""
@@ -66,6 +67,26 @@ class AccountServiceStub:
     its open streams end. Revoking it again changes nothing.
 
     Fails with NOT_FOUND for a key that is not the account's.
+    """
+    SetLimit: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.SetLimitRequest, _account_service_pb2.SetLimitResponse]
+    """SetLimit limits what the account, or one of its keys, may spend in a day, a
+    week or a month, UTC. What was spent since the period began counts, and so
+    does what is held, in the period in which it was reserved. A limit that is
+    there already gets the new amount.
+
+    Repeating a call with the same idempotency_key changes nothing more.
+
+    Fails with NOT_FOUND for a key that is not the account's, WRONG_ROLE when
+    the caller's key has a limit.
+    """
+    ListLimits: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ListLimitsRequest, _account_service_pb2.ListLimitsResponse]
+    """ListLimits lists the limits of the account and of its keys, and how much of
+    each is left.
+    """
+    DeleteLimit: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.DeleteLimitRequest, _account_service_pb2.DeleteLimitResponse]
+    """DeleteLimit takes a limit away. One that is not there changes nothing.
+
+    Fails with WRONG_ROLE when the caller's key has a limit.
     """
 
 @_typing.type_check_only
@@ -97,7 +118,8 @@ class AccountServiceAsyncStub(AccountServiceStub):
 
     Repeated, it answers as SignUp does.
 
-    Fails with TOO_MANY_KEYS when the account has ten that are not revoked.
+    Fails with TOO_MANY_KEYS when the account has ten that are not revoked,
+    WRONG_ROLE when the caller's key has a limit: no key gives more than it has.
     """
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListApiKeysRequest, _account_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
     """ListApiKeys lists the account's keys, newest first, without their secrets."""
@@ -106,6 +128,26 @@ class AccountServiceAsyncStub(AccountServiceStub):
     its open streams end. Revoking it again changes nothing.
 
     Fails with NOT_FOUND for a key that is not the account's.
+    """
+    SetLimit: _aio.UnaryUnaryMultiCallable[_account_service_pb2.SetLimitRequest, _account_service_pb2.SetLimitResponse]  # type: ignore[assignment]
+    """SetLimit limits what the account, or one of its keys, may spend in a day, a
+    week or a month, UTC. What was spent since the period began counts, and so
+    does what is held, in the period in which it was reserved. A limit that is
+    there already gets the new amount.
+
+    Repeating a call with the same idempotency_key changes nothing more.
+
+    Fails with NOT_FOUND for a key that is not the account's, WRONG_ROLE when
+    the caller's key has a limit.
+    """
+    ListLimits: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListLimitsRequest, _account_service_pb2.ListLimitsResponse]  # type: ignore[assignment]
+    """ListLimits lists the limits of the account and of its keys, and how much of
+    each is left.
+    """
+    DeleteLimit: _aio.UnaryUnaryMultiCallable[_account_service_pb2.DeleteLimitRequest, _account_service_pb2.DeleteLimitResponse]  # type: ignore[assignment]
+    """DeleteLimit takes a limit away. One that is not there changes nothing.
+
+    Fails with WRONG_ROLE when the caller's key has a limit.
     """
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -152,7 +194,8 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Repeated, it answers as SignUp does.
 
-        Fails with TOO_MANY_KEYS when the account has ten that are not revoked.
+        Fails with TOO_MANY_KEYS when the account has ten that are not revoked,
+        WRONG_ROLE when the caller's key has a limit: no key gives more than it has.
         """
 
     @_abc_1.abstractmethod
@@ -173,6 +216,44 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         its open streams end. Revoking it again changes nothing.
 
         Fails with NOT_FOUND for a key that is not the account's.
+        """
+
+    @_abc_1.abstractmethod
+    def SetLimit(
+        self,
+        request: _account_service_pb2.SetLimitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.SetLimitResponse, _abc.Awaitable[_account_service_pb2.SetLimitResponse]]:
+        """SetLimit limits what the account, or one of its keys, may spend in a day, a
+        week or a month, UTC. What was spent since the period began counts, and so
+        does what is held, in the period in which it was reserved. A limit that is
+        there already gets the new amount.
+
+        Repeating a call with the same idempotency_key changes nothing more.
+
+        Fails with NOT_FOUND for a key that is not the account's, WRONG_ROLE when
+        the caller's key has a limit.
+        """
+
+    @_abc_1.abstractmethod
+    def ListLimits(
+        self,
+        request: _account_service_pb2.ListLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.ListLimitsResponse, _abc.Awaitable[_account_service_pb2.ListLimitsResponse]]:
+        """ListLimits lists the limits of the account and of its keys, and how much of
+        each is left.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteLimit(
+        self,
+        request: _account_service_pb2.DeleteLimitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.DeleteLimitResponse, _abc.Awaitable[_account_service_pb2.DeleteLimitResponse]]:
+        """DeleteLimit takes a limit away. One that is not there changes nothing.
+
+        Fails with WRONG_ROLE when the caller's key has a limit.
         """
 
 def add_AccountServiceServicer_to_server(servicer: AccountServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,20 +22,64 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from openanimate.metering.v1 import role_pb2 as openanimate_dot_metering_dot_v1_dot_role__pb2
+from openanimate.metering.v1 import wallet_pb2 as openanimate_dot_metering_dot_v1_dot_wallet__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+openanimate/metering/v1/admin_service.proto\x12\x17openanimate.metering.v1\x1a\"openanimate/metering/v1/role.proto\"f\n\x10\x43reateKeyRequest\x12+\n\x04role\x18\x01 \x01(\x0e\x32\x1d.openanimate.metering.v1.Role\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\"Y\n\x11\x43reateKeyResponse\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x0e\n\x06secret\x18\x03 \x01(\t\x12\x10\n\x08replayed\x18\x04 \x01(\x08\x32r\n\x0c\x41\x64minService\x12\x62\n\tCreateKey\x12).openanimate.metering.v1.CreateKeyRequest\x1a*.openanimate.metering.v1.CreateKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+openanimate/metering/v1/admin_service.proto\x12\x17openanimate.metering.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"openanimate/metering/v1/role.proto\x1a$openanimate/metering/v1/wallet.proto\"f\n\x10\x43reateKeyRequest\x12+\n\x04role\x18\x01 \x01(\x0e\x32\x1d.openanimate.metering.v1.Role\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\"Y\n\x11\x43reateKeyResponse\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x0e\n\x06secret\x18\x03 \x01(\t\x12\x10\n\x08replayed\x18\x04 \x01(\x08\"\x85\x01\n\x13GrantCreditsRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x15\n\ramount_micros\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x1a\n\x12\x65xpires_after_days\x18\x04 \x01(\x05\x12\x17\n\x0fidempotency_key\x18\x05 \x01(\t\"Y\n\x14GrantCreditsResponse\x12/\n\x06wallet\x18\x01 \x01(\x0b\x32\x1f.openanimate.metering.v1.Wallet\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"j\n\x14\x41\x64justBalanceRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x15\n\ramount_micros\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\"Z\n\x15\x41\x64justBalanceResponse\x12/\n\x06wallet\x18\x01 \x01(\x0b\x32\x1f.openanimate.metering.v1.Wallet\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"c\n\x14\x46reezeAccountRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66rozen\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\"Z\n\x15\x46reezeAccountResponse\x12/\n\x06wallet\x18\x01 \x01(\x0b\x32\x1f.openanimate.metering.v1.Wallet\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"l\n\x15RefundPurchaseRequest\x12\x13\n\x0b\x63heckout_id\x18\x01 \x01(\t\x12\x15\n\ramount_micros\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\"e\n\x16RefundPurchaseResponse\x12\x13\n\x0bprovider_id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x15\n\ramount_micros\x18\x03 \x01(\x03\x12\x10\n\x08replayed\x18\x04 \x01(\x08\"K\n\x13ListAccountsRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\xcf\x01\n\x0e\x41\x63\x63ountSummary\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12+\n\x04role\x18\x04 \x01(\x0e\x32\x1d.openanimate.metering.v1.Role\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x06wallet\x18\x06 \x01(\x0b\x32\x1f.openanimate.metering.v1.Wallet\"j\n\x14ListAccountsResponse\x12\x39\n\x08\x61\x63\x63ounts\x18\x01 \x03(\x0b\x32\'.openanimate.metering.v1.AccountSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"V\n\x16ListQuarantinedRequest\x12\x15\n\rwith_resolved\x18\x01 \x01(\x08\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\xf6\x01\n\x10QuarantinedEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x11\n\tobject_id\x18\x03 \x01(\t\x12\x0f\n\x07problem\x18\x04 \x01(\t\x12\x13\n\x0b\x63heckout_id\x18\x05 \x01(\t\x12/\n\x0breceived_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bresolved_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bresolved_by\x18\x08 \x01(\t\x12\x12\n\nresolution\x18\t \x01(\t\"m\n\x17ListQuarantinedResponse\x12\x39\n\x06\x65vents\x18\x01 \x03(\x0b\x32).openanimate.metering.v1.QuarantinedEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Q\n\x19ResolveQuarantinedRequest\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nlook_again\x18\x03 \x01(\x08\"V\n\x1aResolveQuarantinedResponse\x12\x38\n\x05\x65vent\x18\x01 \x01(\x0b\x32).openanimate.metering.v1.QuarantinedEvent\"S\n\x16ListUncollectedRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\x90\x01\n\x0fUncollectedWork\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x16\n\x0ereservation_id\x18\x02 \x01(\t\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x04 \x01(\t\x12\x1a\n\x12uncollected_micros\x18\x05 \x01(\x03\"j\n\x17ListUncollectedResponse\x12\x36\n\x04work\x18\x01 \x03(\x0b\x32(.openanimate.metering.v1.UncollectedWork\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x0e\n\x0c\x41uditRequest\"\xaa\x01\n\rAuditResponse\x12\x10\n\x08problems\x18\x01 \x03(\t\x12\x0f\n\x07wallets\x18\x02 \x01(\x03\x12\x14\n\x0ctransactions\x18\x03 \x01(\x03\x12\x0f\n\x07\x65ntries\x18\x04 \x01(\x03\x12\x0c\n\x04lots\x18\x05 \x01(\x03\x12\x14\n\x0creservations\x18\x06 \x01(\x03\x12\x16\n\x0e\x62\x61lance_micros\x18\x07 \x01(\x03\x12\x13\n\x0bheld_micros\x18\x08 \x01(\x03\x32\xe2\x08\n\x0c\x41\x64minService\x12\x62\n\tCreateKey\x12).openanimate.metering.v1.CreateKeyRequest\x1a*.openanimate.metering.v1.CreateKeyResponse\x12k\n\x0cGrantCredits\x12,.openanimate.metering.v1.GrantCreditsRequest\x1a-.openanimate.metering.v1.GrantCreditsResponse\x12n\n\rAdjustBalance\x12-.openanimate.metering.v1.AdjustBalanceRequest\x1a..openanimate.metering.v1.AdjustBalanceResponse\x12n\n\rFreezeAccount\x12-.openanimate.metering.v1.FreezeAccountRequest\x1a..openanimate.metering.v1.FreezeAccountResponse\x12q\n\x0eRefundPurchase\x12..openanimate.metering.v1.RefundPurchaseRequest\x1a/.openanimate.metering.v1.RefundPurchaseResponse\x12k\n\x0cListAccounts\x12,.openanimate.metering.v1.ListAccountsRequest\x1a-.openanimate.metering.v1.ListAccountsResponse\x12t\n\x0fListQuarantined\x12/.openanimate.metering.v1.ListQuarantinedRequest\x1a\x30.openanimate.metering.v1.ListQuarantinedResponse\x12}\n\x12ResolveQuarantined\x12\x32.openanimate.metering.v1.ResolveQuarantinedRequest\x1a\x33.openanimate.metering.v1.ResolveQuarantinedResponse\x12t\n\x0fListUncollected\x12/.openanimate.metering.v1.ListUncollectedRequest\x1a\x30.openanimate.metering.v1.ListUncollectedResponse\x12V\n\x05\x41udit\x12%.openanimate.metering.v1.AuditRequest\x1a&.openanimate.metering.v1.AuditResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'openanimate.metering.v1.admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CREATEKEYREQUEST']._serialized_start=108
-  _globals['_CREATEKEYREQUEST']._serialized_end=210
-  _globals['_CREATEKEYRESPONSE']._serialized_start=212
-  _globals['_CREATEKEYRESPONSE']._serialized_end=301
-  _globals['_ADMINSERVICE']._serialized_start=303
-  _globals['_ADMINSERVICE']._serialized_end=417
+  _globals['_CREATEKEYREQUEST']._serialized_start=179
+  _globals['_CREATEKEYREQUEST']._serialized_end=281
+  _globals['_CREATEKEYRESPONSE']._serialized_start=283
+  _globals['_CREATEKEYRESPONSE']._serialized_end=372
+  _globals['_GRANTCREDITSREQUEST']._serialized_start=375
+  _globals['_GRANTCREDITSREQUEST']._serialized_end=508
+  _globals['_GRANTCREDITSRESPONSE']._serialized_start=510
+  _globals['_GRANTCREDITSRESPONSE']._serialized_end=599
+  _globals['_ADJUSTBALANCEREQUEST']._serialized_start=601
+  _globals['_ADJUSTBALANCEREQUEST']._serialized_end=707
+  _globals['_ADJUSTBALANCERESPONSE']._serialized_start=709
+  _globals['_ADJUSTBALANCERESPONSE']._serialized_end=799
+  _globals['_FREEZEACCOUNTREQUEST']._serialized_start=801
+  _globals['_FREEZEACCOUNTREQUEST']._serialized_end=900
+  _globals['_FREEZEACCOUNTRESPONSE']._serialized_start=902
+  _globals['_FREEZEACCOUNTRESPONSE']._serialized_end=992
+  _globals['_REFUNDPURCHASEREQUEST']._serialized_start=994
+  _globals['_REFUNDPURCHASEREQUEST']._serialized_end=1102
+  _globals['_REFUNDPURCHASERESPONSE']._serialized_start=1104
+  _globals['_REFUNDPURCHASERESPONSE']._serialized_end=1205
+  _globals['_LISTACCOUNTSREQUEST']._serialized_start=1207
+  _globals['_LISTACCOUNTSREQUEST']._serialized_end=1282
+  _globals['_ACCOUNTSUMMARY']._serialized_start=1285
+  _globals['_ACCOUNTSUMMARY']._serialized_end=1492
+  _globals['_LISTACCOUNTSRESPONSE']._serialized_start=1494
+  _globals['_LISTACCOUNTSRESPONSE']._serialized_end=1600
+  _globals['_LISTQUARANTINEDREQUEST']._serialized_start=1602
+  _globals['_LISTQUARANTINEDREQUEST']._serialized_end=1688
+  _globals['_QUARANTINEDEVENT']._serialized_start=1691
+  _globals['_QUARANTINEDEVENT']._serialized_end=1937
+  _globals['_LISTQUARANTINEDRESPONSE']._serialized_start=1939
+  _globals['_LISTQUARANTINEDRESPONSE']._serialized_end=2048
+  _globals['_RESOLVEQUARANTINEDREQUEST']._serialized_start=2050
+  _globals['_RESOLVEQUARANTINEDREQUEST']._serialized_end=2131
+  _globals['_RESOLVEQUARANTINEDRESPONSE']._serialized_start=2133
+  _globals['_RESOLVEQUARANTINEDRESPONSE']._serialized_end=2219
+  _globals['_LISTUNCOLLECTEDREQUEST']._serialized_start=2221
+  _globals['_LISTUNCOLLECTEDREQUEST']._serialized_end=2304
+  _globals['_UNCOLLECTEDWORK']._serialized_start=2307
+  _globals['_UNCOLLECTEDWORK']._serialized_end=2451
+  _globals['_LISTUNCOLLECTEDRESPONSE']._serialized_start=2453
+  _globals['_LISTUNCOLLECTEDRESPONSE']._serialized_end=2559
+  _globals['_AUDITREQUEST']._serialized_start=2561
+  _globals['_AUDITREQUEST']._serialized_end=2575
+  _globals['_AUDITRESPONSE']._serialized_start=2578
+  _globals['_AUDITRESPONSE']._serialized_end=2748
+  _globals['_ADMINSERVICE']._serialized_start=2751
+  _globals['_ADMINSERVICE']._serialized_end=3873
 # @@protoc_insertion_point(module_scope)

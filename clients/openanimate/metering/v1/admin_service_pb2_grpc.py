@@ -27,6 +27,13 @@ if _version_not_supported:
 
 class AdminServiceStub:
     """AdminService is the operator's hand.
+
+    It is answered to `admin` keys, and on the server's local socket, which only
+    the server's user can open. What moves money has a reason, which is kept with
+    the row of the journal, as is who did it: the id of the API key, or `local`.
+    The reason is shown in the account's statement.
+
+    An `idempotency_key` is 1 to 255 bytes and names one attempt, for ever.
     """
 
     def __init__(self, channel):
@@ -40,19 +47,152 @@ class AdminServiceStub:
                 request_serializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.CreateKeyRequest.SerializeToString,
                 response_deserializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.CreateKeyResponse.FromString,
                 _registered_method=True)
+        self.GrantCredits = channel.unary_unary(
+                '/openanimate.metering.v1.AdminService/GrantCredits',
+                request_serializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.GrantCreditsRequest.SerializeToString,
+                response_deserializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.GrantCreditsResponse.FromString,
+                _registered_method=True)
+        self.AdjustBalance = channel.unary_unary(
+                '/openanimate.metering.v1.AdminService/AdjustBalance',
+                request_serializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.AdjustBalanceRequest.SerializeToString,
+                response_deserializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.AdjustBalanceResponse.FromString,
+                _registered_method=True)
+        self.FreezeAccount = channel.unary_unary(
+                '/openanimate.metering.v1.AdminService/FreezeAccount',
+                request_serializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.FreezeAccountRequest.SerializeToString,
+                response_deserializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.FreezeAccountResponse.FromString,
+                _registered_method=True)
+        self.RefundPurchase = channel.unary_unary(
+                '/openanimate.metering.v1.AdminService/RefundPurchase',
+                request_serializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.RefundPurchaseRequest.SerializeToString,
+                response_deserializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.RefundPurchaseResponse.FromString,
+                _registered_method=True)
+        self.ListAccounts = channel.unary_unary(
+                '/openanimate.metering.v1.AdminService/ListAccounts',
+                request_serializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.ListAccountsRequest.SerializeToString,
+                response_deserializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.ListAccountsResponse.FromString,
+                _registered_method=True)
+        self.ListQuarantined = channel.unary_unary(
+                '/openanimate.metering.v1.AdminService/ListQuarantined',
+                request_serializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.ListQuarantinedRequest.SerializeToString,
+                response_deserializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.ListQuarantinedResponse.FromString,
+                _registered_method=True)
+        self.ResolveQuarantined = channel.unary_unary(
+                '/openanimate.metering.v1.AdminService/ResolveQuarantined',
+                request_serializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.ResolveQuarantinedRequest.SerializeToString,
+                response_deserializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.ResolveQuarantinedResponse.FromString,
+                _registered_method=True)
+        self.ListUncollected = channel.unary_unary(
+                '/openanimate.metering.v1.AdminService/ListUncollected',
+                request_serializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.ListUncollectedRequest.SerializeToString,
+                response_deserializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.ListUncollectedResponse.FromString,
+                _registered_method=True)
+        self.Audit = channel.unary_unary(
+                '/openanimate.metering.v1.AdminService/Audit',
+                request_serializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.AuditRequest.SerializeToString,
+                response_deserializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.AuditResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
     """AdminService is the operator's hand.
+
+    It is answered to `admin` keys, and on the server's local socket, which only
+    the server's user can open. What moves money has a reason, which is kept with
+    the row of the journal, as is who did it: the id of the API key, or `local`.
+    The reason is shown in the account's statement.
+
+    An `idempotency_key` is 1 to 255 bytes and names one attempt, for ever.
     """
 
     def CreateKey(self, request, context):
         """CreateKey makes an account for a role and its first key. It is answered on
-        the server's local socket alone, which only the server's user can open.
+        the server's local socket alone.
 
         Repeated with the same idempotency_key, it answers as SignUp does.
 
         Fails with WRONG_ROLE anywhere else.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GrantCredits(self, request, context):
+        """GrantCredits gives credits away: a new lot, which pays the debt first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AdjustBalance(self, request, context):
+        """AdjustBalance corrects a wallet, up or down.
+
+        Down, it takes what is free of the lots in draw order; what they do not
+        cover becomes debt, and no work starts until it is paid.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FreezeAccount(self, request, context):
+        """FreezeAccount stops an account from starting work, or lets it start again.
+
+        Reads, Commit, Release, usage and purchases go on while it is frozen. To
+        freeze what is frozen changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RefundPurchase(self, request, context):
+        """RefundPurchase has the payment provider give money back. The credits go
+        when the provider says that the refund was made.
+
+        Repeated with the same idempotency_key, it answers the same refund.
+
+        Fails with NOT_FOUND for a purchase that is unknown or was not paid,
+        INVALID_FIELD for more than what is left of it, PURCHASES_NOT_CONFIGURED,
+        or PAYMENTS_AWAY: repeat it with the same key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAccounts(self, request, context):
+        """ListAccounts lists accounts, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListQuarantined(self, request, context):
+        """ListQuarantined lists the payment provider's events that do not match what
+        was sold, newest first. Nothing was credited or taken for them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolveQuarantined(self, request, context):
+        """ResolveQuarantined closes such an event, with a reason; or looks at it
+        again, after what was wrong has been mended.
+
+        Fails with NOT_FOUND for an event that is not in quarantine.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUncollected(self, request, context):
+        """ListUncollected lists work that was done and that no wallet covered, newest
+        first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Audit(self, request, context):
+        """Audit recomputes everything that is stored about money.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -66,6 +206,51 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.CreateKeyRequest.FromString,
                     response_serializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.CreateKeyResponse.SerializeToString,
             ),
+            'GrantCredits': grpc.unary_unary_rpc_method_handler(
+                    servicer.GrantCredits,
+                    request_deserializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.GrantCreditsRequest.FromString,
+                    response_serializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.GrantCreditsResponse.SerializeToString,
+            ),
+            'AdjustBalance': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdjustBalance,
+                    request_deserializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.AdjustBalanceRequest.FromString,
+                    response_serializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.AdjustBalanceResponse.SerializeToString,
+            ),
+            'FreezeAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.FreezeAccount,
+                    request_deserializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.FreezeAccountRequest.FromString,
+                    response_serializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.FreezeAccountResponse.SerializeToString,
+            ),
+            'RefundPurchase': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefundPurchase,
+                    request_deserializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.RefundPurchaseRequest.FromString,
+                    response_serializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.RefundPurchaseResponse.SerializeToString,
+            ),
+            'ListAccounts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAccounts,
+                    request_deserializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.ListAccountsRequest.FromString,
+                    response_serializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.ListAccountsResponse.SerializeToString,
+            ),
+            'ListQuarantined': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListQuarantined,
+                    request_deserializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.ListQuarantinedRequest.FromString,
+                    response_serializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.ListQuarantinedResponse.SerializeToString,
+            ),
+            'ResolveQuarantined': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveQuarantined,
+                    request_deserializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.ResolveQuarantinedRequest.FromString,
+                    response_serializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.ResolveQuarantinedResponse.SerializeToString,
+            ),
+            'ListUncollected': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUncollected,
+                    request_deserializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.ListUncollectedRequest.FromString,
+                    response_serializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.ListUncollectedResponse.SerializeToString,
+            ),
+            'Audit': grpc.unary_unary_rpc_method_handler(
+                    servicer.Audit,
+                    request_deserializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.AuditRequest.FromString,
+                    response_serializer=openanimate_dot_metering_dot_v1_dot_admin__service__pb2.AuditResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'openanimate.metering.v1.AdminService', rpc_method_handlers)
@@ -76,6 +261,13 @@ def add_AdminServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
     """AdminService is the operator's hand.
+
+    It is answered to `admin` keys, and on the server's local socket, which only
+    the server's user can open. What moves money has a reason, which is kept with
+    the row of the journal, as is who did it: the id of the API key, or `local`.
+    The reason is shown in the account's statement.
+
+    An `idempotency_key` is 1 to 255 bytes and names one attempt, for ever.
     """
 
     @staticmethod
@@ -95,6 +287,249 @@ class AdminService:
             '/openanimate.metering.v1.AdminService/CreateKey',
             openanimate_dot_metering_dot_v1_dot_admin__service__pb2.CreateKeyRequest.SerializeToString,
             openanimate_dot_metering_dot_v1_dot_admin__service__pb2.CreateKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GrantCredits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openanimate.metering.v1.AdminService/GrantCredits',
+            openanimate_dot_metering_dot_v1_dot_admin__service__pb2.GrantCreditsRequest.SerializeToString,
+            openanimate_dot_metering_dot_v1_dot_admin__service__pb2.GrantCreditsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdjustBalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openanimate.metering.v1.AdminService/AdjustBalance',
+            openanimate_dot_metering_dot_v1_dot_admin__service__pb2.AdjustBalanceRequest.SerializeToString,
+            openanimate_dot_metering_dot_v1_dot_admin__service__pb2.AdjustBalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FreezeAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openanimate.metering.v1.AdminService/FreezeAccount',
+            openanimate_dot_metering_dot_v1_dot_admin__service__pb2.FreezeAccountRequest.SerializeToString,
+            openanimate_dot_metering_dot_v1_dot_admin__service__pb2.FreezeAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefundPurchase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openanimate.metering.v1.AdminService/RefundPurchase',
+            openanimate_dot_metering_dot_v1_dot_admin__service__pb2.RefundPurchaseRequest.SerializeToString,
+            openanimate_dot_metering_dot_v1_dot_admin__service__pb2.RefundPurchaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAccounts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openanimate.metering.v1.AdminService/ListAccounts',
+            openanimate_dot_metering_dot_v1_dot_admin__service__pb2.ListAccountsRequest.SerializeToString,
+            openanimate_dot_metering_dot_v1_dot_admin__service__pb2.ListAccountsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListQuarantined(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openanimate.metering.v1.AdminService/ListQuarantined',
+            openanimate_dot_metering_dot_v1_dot_admin__service__pb2.ListQuarantinedRequest.SerializeToString,
+            openanimate_dot_metering_dot_v1_dot_admin__service__pb2.ListQuarantinedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveQuarantined(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openanimate.metering.v1.AdminService/ResolveQuarantined',
+            openanimate_dot_metering_dot_v1_dot_admin__service__pb2.ResolveQuarantinedRequest.SerializeToString,
+            openanimate_dot_metering_dot_v1_dot_admin__service__pb2.ResolveQuarantinedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUncollected(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openanimate.metering.v1.AdminService/ListUncollected',
+            openanimate_dot_metering_dot_v1_dot_admin__service__pb2.ListUncollectedRequest.SerializeToString,
+            openanimate_dot_metering_dot_v1_dot_admin__service__pb2.ListUncollectedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Audit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openanimate.metering.v1.AdminService/Audit',
+            openanimate_dot_metering_dot_v1_dot_admin__service__pb2.AuditRequest.SerializeToString,
+            openanimate_dot_metering_dot_v1_dot_admin__service__pb2.AuditResponse.FromString,
             options,
             channel_credentials,
             insecure,

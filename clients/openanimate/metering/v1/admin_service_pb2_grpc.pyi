@@ -27,7 +27,15 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """AdminService is the operator's hand."""
+    """AdminService is the operator's hand.
+
+    It is answered to `admin` keys, and on the server's local socket, which only
+    the server's user can open. What moves money has a reason, which is kept with
+    the row of the journal, as is who did it: the id of the API key, or `local`.
+    The reason is shown in the account's statement.
+
+    An `idempotency_key` is 1 to 255 bytes and names one attempt, for ever.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -35,29 +43,129 @@ class AdminServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AdminServiceAsyncStub: ...
     CreateKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateKeyRequest, _admin_service_pb2.CreateKeyResponse]
     """CreateKey makes an account for a role and its first key. It is answered on
-    the server's local socket alone, which only the server's user can open.
+    the server's local socket alone.
 
     Repeated with the same idempotency_key, it answers as SignUp does.
 
     Fails with WRONG_ROLE anywhere else.
     """
+    GrantCredits: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GrantCreditsRequest, _admin_service_pb2.GrantCreditsResponse]
+    """GrantCredits gives credits away: a new lot, which pays the debt first."""
+    AdjustBalance: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.AdjustBalanceRequest, _admin_service_pb2.AdjustBalanceResponse]
+    """AdjustBalance corrects a wallet, up or down.
+
+    Down, it takes what is free of the lots in draw order; what they do not
+    cover becomes debt, and no work starts until it is paid.
+    """
+    FreezeAccount: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.FreezeAccountRequest, _admin_service_pb2.FreezeAccountResponse]
+    """FreezeAccount stops an account from starting work, or lets it start again.
+
+    Reads, Commit, Release, usage and purchases go on while it is frozen. To
+    freeze what is frozen changes nothing.
+    """
+    RefundPurchase: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RefundPurchaseRequest, _admin_service_pb2.RefundPurchaseResponse]
+    """RefundPurchase has the payment provider give money back. The credits go
+    when the provider says that the refund was made.
+
+    Repeated with the same idempotency_key, it answers the same refund.
+
+    Fails with NOT_FOUND for a purchase that is unknown or was not paid,
+    INVALID_FIELD for more than what is left of it, PURCHASES_NOT_CONFIGURED,
+    or PAYMENTS_AWAY: repeat it with the same key.
+    """
+    ListAccounts: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListAccountsRequest, _admin_service_pb2.ListAccountsResponse]
+    """ListAccounts lists accounts, newest first."""
+    ListQuarantined: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListQuarantinedRequest, _admin_service_pb2.ListQuarantinedResponse]
+    """ListQuarantined lists the payment provider's events that do not match what
+    was sold, newest first. Nothing was credited or taken for them.
+    """
+    ResolveQuarantined: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ResolveQuarantinedRequest, _admin_service_pb2.ResolveQuarantinedResponse]
+    """ResolveQuarantined closes such an event, with a reason; or looks at it
+    again, after what was wrong has been mended.
+
+    Fails with NOT_FOUND for an event that is not in quarantine.
+    """
+    ListUncollected: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListUncollectedRequest, _admin_service_pb2.ListUncollectedResponse]
+    """ListUncollected lists work that was done and that no wallet covered, newest
+    first.
+    """
+    Audit: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.AuditRequest, _admin_service_pb2.AuditResponse]
+    """Audit recomputes everything that is stored about money."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
-    """AdminService is the operator's hand."""
+    """AdminService is the operator's hand.
+
+    It is answered to `admin` keys, and on the server's local socket, which only
+    the server's user can open. What moves money has a reason, which is kept with
+    the row of the journal, as is who did it: the id of the API key, or `local`.
+    The reason is shown in the account's statement.
+
+    An `idempotency_key` is 1 to 255 bytes and names one attempt, for ever.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateKeyRequest, _admin_service_pb2.CreateKeyResponse]  # type: ignore[assignment]
     """CreateKey makes an account for a role and its first key. It is answered on
-    the server's local socket alone, which only the server's user can open.
+    the server's local socket alone.
 
     Repeated with the same idempotency_key, it answers as SignUp does.
 
     Fails with WRONG_ROLE anywhere else.
     """
+    GrantCredits: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GrantCreditsRequest, _admin_service_pb2.GrantCreditsResponse]  # type: ignore[assignment]
+    """GrantCredits gives credits away: a new lot, which pays the debt first."""
+    AdjustBalance: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.AdjustBalanceRequest, _admin_service_pb2.AdjustBalanceResponse]  # type: ignore[assignment]
+    """AdjustBalance corrects a wallet, up or down.
+
+    Down, it takes what is free of the lots in draw order; what they do not
+    cover becomes debt, and no work starts until it is paid.
+    """
+    FreezeAccount: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.FreezeAccountRequest, _admin_service_pb2.FreezeAccountResponse]  # type: ignore[assignment]
+    """FreezeAccount stops an account from starting work, or lets it start again.
+
+    Reads, Commit, Release, usage and purchases go on while it is frozen. To
+    freeze what is frozen changes nothing.
+    """
+    RefundPurchase: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RefundPurchaseRequest, _admin_service_pb2.RefundPurchaseResponse]  # type: ignore[assignment]
+    """RefundPurchase has the payment provider give money back. The credits go
+    when the provider says that the refund was made.
+
+    Repeated with the same idempotency_key, it answers the same refund.
+
+    Fails with NOT_FOUND for a purchase that is unknown or was not paid,
+    INVALID_FIELD for more than what is left of it, PURCHASES_NOT_CONFIGURED,
+    or PAYMENTS_AWAY: repeat it with the same key.
+    """
+    ListAccounts: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListAccountsRequest, _admin_service_pb2.ListAccountsResponse]  # type: ignore[assignment]
+    """ListAccounts lists accounts, newest first."""
+    ListQuarantined: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListQuarantinedRequest, _admin_service_pb2.ListQuarantinedResponse]  # type: ignore[assignment]
+    """ListQuarantined lists the payment provider's events that do not match what
+    was sold, newest first. Nothing was credited or taken for them.
+    """
+    ResolveQuarantined: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ResolveQuarantinedRequest, _admin_service_pb2.ResolveQuarantinedResponse]  # type: ignore[assignment]
+    """ResolveQuarantined closes such an event, with a reason; or looks at it
+    again, after what was wrong has been mended.
+
+    Fails with NOT_FOUND for an event that is not in quarantine.
+    """
+    ListUncollected: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListUncollectedRequest, _admin_service_pb2.ListUncollectedResponse]  # type: ignore[assignment]
+    """ListUncollected lists work that was done and that no wallet covered, newest
+    first.
+    """
+    Audit: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.AuditRequest, _admin_service_pb2.AuditResponse]  # type: ignore[assignment]
+    """Audit recomputes everything that is stored about money."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """AdminService is the operator's hand."""
+    """AdminService is the operator's hand.
+
+    It is answered to `admin` keys, and on the server's local socket, which only
+    the server's user can open. What moves money has a reason, which is kept with
+    the row of the journal, as is who did it: the id of the API key, or `local`.
+    The reason is shown in the account's statement.
+
+    An `idempotency_key` is 1 to 255 bytes and names one attempt, for ever.
+    """
 
     @_abc_1.abstractmethod
     def CreateKey(
@@ -66,11 +174,107 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.CreateKeyResponse, _abc.Awaitable[_admin_service_pb2.CreateKeyResponse]]:
         """CreateKey makes an account for a role and its first key. It is answered on
-        the server's local socket alone, which only the server's user can open.
+        the server's local socket alone.
 
         Repeated with the same idempotency_key, it answers as SignUp does.
 
         Fails with WRONG_ROLE anywhere else.
         """
+
+    @_abc_1.abstractmethod
+    def GrantCredits(
+        self,
+        request: _admin_service_pb2.GrantCreditsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GrantCreditsResponse, _abc.Awaitable[_admin_service_pb2.GrantCreditsResponse]]:
+        """GrantCredits gives credits away: a new lot, which pays the debt first."""
+
+    @_abc_1.abstractmethod
+    def AdjustBalance(
+        self,
+        request: _admin_service_pb2.AdjustBalanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.AdjustBalanceResponse, _abc.Awaitable[_admin_service_pb2.AdjustBalanceResponse]]:
+        """AdjustBalance corrects a wallet, up or down.
+
+        Down, it takes what is free of the lots in draw order; what they do not
+        cover becomes debt, and no work starts until it is paid.
+        """
+
+    @_abc_1.abstractmethod
+    def FreezeAccount(
+        self,
+        request: _admin_service_pb2.FreezeAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.FreezeAccountResponse, _abc.Awaitable[_admin_service_pb2.FreezeAccountResponse]]:
+        """FreezeAccount stops an account from starting work, or lets it start again.
+
+        Reads, Commit, Release, usage and purchases go on while it is frozen. To
+        freeze what is frozen changes nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def RefundPurchase(
+        self,
+        request: _admin_service_pb2.RefundPurchaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.RefundPurchaseResponse, _abc.Awaitable[_admin_service_pb2.RefundPurchaseResponse]]:
+        """RefundPurchase has the payment provider give money back. The credits go
+        when the provider says that the refund was made.
+
+        Repeated with the same idempotency_key, it answers the same refund.
+
+        Fails with NOT_FOUND for a purchase that is unknown or was not paid,
+        INVALID_FIELD for more than what is left of it, PURCHASES_NOT_CONFIGURED,
+        or PAYMENTS_AWAY: repeat it with the same key.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAccounts(
+        self,
+        request: _admin_service_pb2.ListAccountsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListAccountsResponse, _abc.Awaitable[_admin_service_pb2.ListAccountsResponse]]:
+        """ListAccounts lists accounts, newest first."""
+
+    @_abc_1.abstractmethod
+    def ListQuarantined(
+        self,
+        request: _admin_service_pb2.ListQuarantinedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListQuarantinedResponse, _abc.Awaitable[_admin_service_pb2.ListQuarantinedResponse]]:
+        """ListQuarantined lists the payment provider's events that do not match what
+        was sold, newest first. Nothing was credited or taken for them.
+        """
+
+    @_abc_1.abstractmethod
+    def ResolveQuarantined(
+        self,
+        request: _admin_service_pb2.ResolveQuarantinedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ResolveQuarantinedResponse, _abc.Awaitable[_admin_service_pb2.ResolveQuarantinedResponse]]:
+        """ResolveQuarantined closes such an event, with a reason; or looks at it
+        again, after what was wrong has been mended.
+
+        Fails with NOT_FOUND for an event that is not in quarantine.
+        """
+
+    @_abc_1.abstractmethod
+    def ListUncollected(
+        self,
+        request: _admin_service_pb2.ListUncollectedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListUncollectedResponse, _abc.Awaitable[_admin_service_pb2.ListUncollectedResponse]]:
+        """ListUncollected lists work that was done and that no wallet covered, newest
+        first.
+        """
+
+    @_abc_1.abstractmethod
+    def Audit(
+        self,
+        request: _admin_service_pb2.AuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.AuditResponse, _abc.Awaitable[_admin_service_pb2.AuditResponse]]:
+        """Audit recomputes everything that is stored about money."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

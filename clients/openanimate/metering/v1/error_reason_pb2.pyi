@@ -139,6 +139,21 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The work was not done within 24 hours. An outcome of a generation. Nothing
     was charged.
     """
+    ERROR_REASON_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 31
+    """A limit of the account or of the key would be passed. Status:
+    FAILED_PRECONDITION, with a google.rpc.PreconditionFailure violation for
+    each limit and spend scope that blocks. Metadata, of the first of the
+    limits: subject (`account`, or the key's id), period (`day`, `week` or
+    `month`), limit_micros, charged_micros, held_micros, required_micros,
+    affordable_micros (what would still fit under all of them), resets_at
+    (seconds since 1970); and wallet_seq.
+    """
+    ERROR_REASON_PURCHASES_NOT_CONFIGURED: _ErrorReason.ValueType  # 32
+    """This server sells no credits. Status: FAILED_PRECONDITION."""
+    ERROR_REASON_PAYMENTS_AWAY: _ErrorReason.ValueType  # 33
+    """The payment provider does not answer, or not as it should. Repeat the call
+    with the same idempotency key. Status: UNAVAILABLE, with RetryInfo.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused.
@@ -266,5 +281,20 @@ generation. Nothing was charged.
 ERROR_REASON_DEADLINE_PASSED: ErrorReason.ValueType  # 30
 """The work was not done within 24 hours. An outcome of a generation. Nothing
 was charged.
+"""
+ERROR_REASON_LIMIT_EXCEEDED: ErrorReason.ValueType  # 31
+"""A limit of the account or of the key would be passed. Status:
+FAILED_PRECONDITION, with a google.rpc.PreconditionFailure violation for
+each limit and spend scope that blocks. Metadata, of the first of the
+limits: subject (`account`, or the key's id), period (`day`, `week` or
+`month`), limit_micros, charged_micros, held_micros, required_micros,
+affordable_micros (what would still fit under all of them), resets_at
+(seconds since 1970); and wallet_seq.
+"""
+ERROR_REASON_PURCHASES_NOT_CONFIGURED: ErrorReason.ValueType  # 32
+"""This server sells no credits. Status: FAILED_PRECONDITION."""
+ERROR_REASON_PAYMENTS_AWAY: ErrorReason.ValueType  # 33
+"""The payment provider does not answer, or not as it should. Repeat the call
+with the same idempotency key. Status: UNAVAILABLE, with RetryInfo.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-openanimate/metering/v1/pricing_service.proto\x12\x17openanimate.metering.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb4\x01\n\x05Price\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x02 \x01(\t\x12\x15\n\ramount_micros\x18\x03 \x01(\x03\x12\x0c\n\x04unit\x18\x04 \x01(\t\x12\x15\n\rbase_quantity\x18\x05 \x01(\x03\x12\x16\n\x0equantity_field\x18\x06 \x01(\t\x12\x10\n\x08provider\x18\x07 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x08 \x01(\t\x12\x12\n\nis_default\x18\t \x01(\x08\"P\n\x11ListPricesRequest\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12)\n\x05\x61s_of\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xaa\x01\n\x12ListPricesResponse\x12\x15\n\rprice_version\x18\x01 \x01(\x03\x12\x30\n\x0c\x65\x66\x66\x65\x63tive_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x06prices\x18\x03 \x03(\x0b\x32\x1e.openanimate.metering.v1.Price\x12\x1b\n\x13\x66ree_credits_micros\x18\x04 \x01(\x03\"K\n\x0fGetPriceRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12)\n\x05\x61s_of\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"h\n\x10GetPriceResponse\x12\x15\n\rprice_version\x18\x01 \x01(\x03\x12-\n\x05price\x18\x02 \x01(\x0b\x32\x1e.openanimate.metering.v1.Price\x12\x0e\n\x06listed\x18\x03 \x01(\x08\"O\n\x0cQuoteRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\ninput_json\x18\x02 \x01(\tH\x00\x12\x12\n\x08quantity\x18\x03 \x01(\x03H\x00\x42\x06\n\x04work\"~\n\rQuoteResponse\x12\x15\n\ramount_micros\x18\x01 \x01(\x03\x12\x10\n\x08quantity\x18\x02 \x01(\x03\x12\x15\n\rprice_version\x18\x03 \x01(\x03\x12-\n\x05price\x18\x04 \x01(\x0b\x32\x1e.openanimate.metering.v1.Price\"x\n\x14PublishPricesRequest\x12.\n\x06prices\x18\x01 \x03(\x0b\x32\x1e.openanimate.metering.v1.Price\x12\x30\n\x0c\x65\x66\x66\x65\x63tive_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"`\n\x15PublishPricesResponse\x12\x15\n\rprice_version\x18\x01 \x01(\x03\x12\x30\n\x0c\x65\x66\x66\x65\x63tive_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xa0\x03\n\x0ePricingService\x12\x65\n\nListPrices\x12*.openanimate.metering.v1.ListPricesRequest\x1a+.openanimate.metering.v1.ListPricesResponse\x12_\n\x08GetPrice\x12(.openanimate.metering.v1.GetPriceRequest\x1a).openanimate.metering.v1.GetPriceResponse\x12V\n\x05Quote\x12%.openanimate.metering.v1.QuoteRequest\x1a&.openanimate.metering.v1.QuoteResponse\x12n\n\rPublishPrices\x12-.openanimate.metering.v1.PublishPricesRequest\x1a..openanimate.metering.v1.PublishPricesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-openanimate/metering/v1/pricing_service.proto\x12\x17openanimate.metering.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb4\x01\n\x05Price\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x02 \x01(\t\x12\x15\n\ramount_micros\x18\x03 \x01(\x03\x12\x0c\n\x04unit\x18\x04 \x01(\t\x12\x15\n\rbase_quantity\x18\x05 \x01(\x03\x12\x16\n\x0equantity_field\x18\x06 \x01(\t\x12\x10\n\x08provider\x18\x07 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x08 \x01(\t\x12\x12\n\nis_default\x18\t \x01(\x08\"P\n\x11ListPricesRequest\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12)\n\x05\x61s_of\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xea\x01\n\x12ListPricesResponse\x12\x15\n\rprice_version\x18\x01 \x01(\x03\x12\x30\n\x0c\x65\x66\x66\x65\x63tive_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x06prices\x18\x03 \x03(\x0b\x32\x1e.openanimate.metering.v1.Price\x12\x1b\n\x13\x66ree_credits_micros\x18\x04 \x01(\x03\x12>\n\x0epurchase_terms\x18\x05 \x01(\x0b\x32&.openanimate.metering.v1.PurchaseTerms\"v\n\rPurchaseTerms\x12\x16\n\x0eminimum_micros\x18\x01 \x01(\x03\x12\x16\n\x0emaximum_micros\x18\x02 \x01(\x03\x12\x1e\n\x16\x62onus_threshold_micros\x18\x03 \x01(\x03\x12\x15\n\rbonus_percent\x18\x04 \x01(\x05\"K\n\x0fGetPriceRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12)\n\x05\x61s_of\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"h\n\x10GetPriceResponse\x12\x15\n\rprice_version\x18\x01 \x01(\x03\x12-\n\x05price\x18\x02 \x01(\x0b\x32\x1e.openanimate.metering.v1.Price\x12\x0e\n\x06listed\x18\x03 \x01(\x08\"O\n\x0cQuoteRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\ninput_json\x18\x02 \x01(\tH\x00\x12\x12\n\x08quantity\x18\x03 \x01(\x03H\x00\x42\x06\n\x04work\"~\n\rQuoteResponse\x12\x15\n\ramount_micros\x18\x01 \x01(\x03\x12\x10\n\x08quantity\x18\x02 \x01(\x03\x12\x15\n\rprice_version\x18\x03 \x01(\x03\x12-\n\x05price\x18\x04 \x01(\x0b\x32\x1e.openanimate.metering.v1.Price\"x\n\x14PublishPricesRequest\x12.\n\x06prices\x18\x01 \x03(\x0b\x32\x1e.openanimate.metering.v1.Price\x12\x30\n\x0c\x65\x66\x66\x65\x63tive_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"`\n\x15PublishPricesResponse\x12\x15\n\rprice_version\x18\x01 \x01(\x03\x12\x30\n\x0c\x65\x66\x66\x65\x63tive_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xa0\x03\n\x0ePricingService\x12\x65\n\nListPrices\x12*.openanimate.metering.v1.ListPricesRequest\x1a+.openanimate.metering.v1.ListPricesResponse\x12_\n\x08GetPrice\x12(.openanimate.metering.v1.GetPriceRequest\x1a).openanimate.metering.v1.GetPriceResponse\x12V\n\x05Quote\x12%.openanimate.metering.v1.QuoteRequest\x1a&.openanimate.metering.v1.QuoteResponse\x12n\n\rPublishPrices\x12-.openanimate.metering.v1.PublishPricesRequest\x1a..openanimate.metering.v1.PublishPricesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,19 +37,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPRICESREQUEST']._serialized_start=290
   _globals['_LISTPRICESREQUEST']._serialized_end=370
   _globals['_LISTPRICESRESPONSE']._serialized_start=373
-  _globals['_LISTPRICESRESPONSE']._serialized_end=543
-  _globals['_GETPRICEREQUEST']._serialized_start=545
-  _globals['_GETPRICEREQUEST']._serialized_end=620
-  _globals['_GETPRICERESPONSE']._serialized_start=622
-  _globals['_GETPRICERESPONSE']._serialized_end=726
-  _globals['_QUOTEREQUEST']._serialized_start=728
-  _globals['_QUOTEREQUEST']._serialized_end=807
-  _globals['_QUOTERESPONSE']._serialized_start=809
-  _globals['_QUOTERESPONSE']._serialized_end=935
-  _globals['_PUBLISHPRICESREQUEST']._serialized_start=937
-  _globals['_PUBLISHPRICESREQUEST']._serialized_end=1057
-  _globals['_PUBLISHPRICESRESPONSE']._serialized_start=1059
-  _globals['_PUBLISHPRICESRESPONSE']._serialized_end=1155
-  _globals['_PRICINGSERVICE']._serialized_start=1158
-  _globals['_PRICINGSERVICE']._serialized_end=1574
+  _globals['_LISTPRICESRESPONSE']._serialized_end=607
+  _globals['_PURCHASETERMS']._serialized_start=609
+  _globals['_PURCHASETERMS']._serialized_end=727
+  _globals['_GETPRICEREQUEST']._serialized_start=729
+  _globals['_GETPRICEREQUEST']._serialized_end=804
+  _globals['_GETPRICERESPONSE']._serialized_start=806
+  _globals['_GETPRICERESPONSE']._serialized_end=910
+  _globals['_QUOTEREQUEST']._serialized_start=912
+  _globals['_QUOTEREQUEST']._serialized_end=991
+  _globals['_QUOTERESPONSE']._serialized_start=993
+  _globals['_QUOTERESPONSE']._serialized_end=1119
+  _globals['_PUBLISHPRICESREQUEST']._serialized_start=1121
+  _globals['_PUBLISHPRICESREQUEST']._serialized_end=1241
+  _globals['_PUBLISHPRICESRESPONSE']._serialized_start=1243
+  _globals['_PUBLISHPRICESRESPONSE']._serialized_end=1339
+  _globals['_PRICINGSERVICE']._serialized_start=1342
+  _globals['_PRICINGSERVICE']._serialized_end=1758
 # @@protoc_insertion_point(module_scope)

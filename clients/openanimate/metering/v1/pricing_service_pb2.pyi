@@ -119,6 +119,7 @@ class ListPricesResponse(_message.Message):
     EFFECTIVE_AT_FIELD_NUMBER: _builtins.int
     PRICES_FIELD_NUMBER: _builtins.int
     FREE_CREDITS_MICROS_FIELD_NUMBER: _builtins.int
+    PURCHASE_TERMS_FIELD_NUMBER: _builtins.int
     price_version: _builtins.int
     """The version."""
     free_credits_micros: _builtins.int
@@ -133,6 +134,10 @@ class ListPricesResponse(_message.Message):
         model.
         """
 
+    @_builtins.property
+    def purchase_terms(self) -> Global___PurchaseTerms:
+        """What credits can be bought for; unset where this server sells none."""
+
     def __init__(
         self,
         *,
@@ -140,14 +145,49 @@ class ListPricesResponse(_message.Message):
         effective_at: _timestamp_pb2.Timestamp | None = ...,
         prices: _abc.Iterable[Global___Price] | None = ...,
         free_credits_micros: _builtins.int = ...,
+        purchase_terms: Global___PurchaseTerms | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_at", b"effective_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_at", b"effective_at", "purchase_terms", b"purchase_terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_at", b"effective_at", "free_credits_micros", b"free_credits_micros", "price_version", b"price_version", "prices", b"prices"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_at", b"effective_at", "free_credits_micros", b"free_credits_micros", "price_version", b"price_version", "prices", b"prices", "purchase_terms", b"purchase_terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListPricesResponse: _TypeAlias = ListPricesResponse  # noqa: Y015
+
+@_typing.final
+class PurchaseTerms(_message.Message):
+    """What credits can be bought for, and what comes on top."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MINIMUM_MICROS_FIELD_NUMBER: _builtins.int
+    MAXIMUM_MICROS_FIELD_NUMBER: _builtins.int
+    BONUS_THRESHOLD_MICROS_FIELD_NUMBER: _builtins.int
+    BONUS_PERCENT_FIELD_NUMBER: _builtins.int
+    minimum_micros: _builtins.int
+    """The least that can be bought, in micro-USD."""
+    maximum_micros: _builtins.int
+    """The most that can be bought at once, in micro-USD."""
+    bonus_threshold_micros: _builtins.int
+    """From this amount on there is a bonus, in micro-USD."""
+    bonus_percent: _builtins.int
+    """The bonus, in percent of the whole amount."""
+    def __init__(
+        self,
+        *,
+        minimum_micros: _builtins.int = ...,
+        maximum_micros: _builtins.int = ...,
+        bonus_threshold_micros: _builtins.int = ...,
+        bonus_percent: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bonus_percent", b"bonus_percent", "bonus_threshold_micros", b"bonus_threshold_micros", "maximum_micros", b"maximum_micros", "minimum_micros", b"minimum_micros"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurchaseTerms: _TypeAlias = PurchaseTerms  # noqa: Y015
 
 @_typing.final
 class GetPriceRequest(_message.Message):

@@ -46,6 +46,22 @@ class _TransactionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Trans
     """Work was charged after its reservation had expired."""
     TRANSACTION_KIND_LOT_EXPIRY: _TransactionKind.ValueType  # 8
     """Credits passed the end of their life."""
+    TRANSACTION_KIND_PURCHASE: _TransactionKind.ValueType  # 9
+    """A purchase was paid."""
+    TRANSACTION_KIND_REVERSAL: _TransactionKind.ValueType  # 10
+    """A refund or a dispute took credits back, or a refund took the place of a
+    dispute.
+    """
+    TRANSACTION_KIND_REINSTATEMENT: _TransactionKind.ValueType  # 11
+    """A refund that failed or a dispute that was won gave credits back."""
+    TRANSACTION_KIND_GRANT: _TransactionKind.ValueType  # 12
+    """The operator gave credits."""
+    TRANSACTION_KIND_ADJUSTMENT: _TransactionKind.ValueType  # 13
+    """The operator corrected the balance."""
+    TRANSACTION_KIND_FREEZE: _TransactionKind.ValueType  # 14
+    """The operator stopped the account from starting work, or let it again."""
+    TRANSACTION_KIND_LIMIT: _TransactionKind.ValueType  # 15
+    """The owner set or deleted a limit."""
 
 class TransactionKind(_TransactionKind, metaclass=_TransactionKindEnumTypeWrapper):
     """What a journal row records."""
@@ -68,6 +84,22 @@ TRANSACTION_KIND_LATE_SETTLEMENT: TransactionKind.ValueType  # 7
 """Work was charged after its reservation had expired."""
 TRANSACTION_KIND_LOT_EXPIRY: TransactionKind.ValueType  # 8
 """Credits passed the end of their life."""
+TRANSACTION_KIND_PURCHASE: TransactionKind.ValueType  # 9
+"""A purchase was paid."""
+TRANSACTION_KIND_REVERSAL: TransactionKind.ValueType  # 10
+"""A refund or a dispute took credits back, or a refund took the place of a
+dispute.
+"""
+TRANSACTION_KIND_REINSTATEMENT: TransactionKind.ValueType  # 11
+"""A refund that failed or a dispute that was won gave credits back."""
+TRANSACTION_KIND_GRANT: TransactionKind.ValueType  # 12
+"""The operator gave credits."""
+TRANSACTION_KIND_ADJUSTMENT: TransactionKind.ValueType  # 13
+"""The operator corrected the balance."""
+TRANSACTION_KIND_FREEZE: TransactionKind.ValueType  # 14
+"""The operator stopped the account from starting work, or let it again."""
+TRANSACTION_KIND_LIMIT: TransactionKind.ValueType  # 15
+"""The owner set or deleted a limit."""
 Global___TransactionKind: _TypeAlias = TransactionKind  # noqa: Y015
 
 class _LedgerAccount:
@@ -88,6 +120,12 @@ class _LedgerAccountEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LedgerA
     """Bought credits that passed the end of their life."""
     LEDGER_ACCOUNT_UNCOLLECTED: _LedgerAccount.ValueType  # 5
     """Work done that no wallet could cover."""
+    LEDGER_ACCOUNT_STRIPE: _LedgerAccount.ValueType  # 6
+    """What was paid through the payment provider and not refunded."""
+    LEDGER_ACCOUNT_DISPUTES: _LedgerAccount.ValueType  # 7
+    """What disputes took."""
+    LEDGER_ACCOUNT_ADJUSTMENTS: _LedgerAccount.ValueType  # 8
+    """What the operator corrected."""
 
 class LedgerAccount(_LedgerAccount, metaclass=_LedgerAccountEnumTypeWrapper):
     """An account of the ledger. All but the wallet are the system's own."""
@@ -104,6 +142,12 @@ LEDGER_ACCOUNT_BREAKAGE: LedgerAccount.ValueType  # 4
 """Bought credits that passed the end of their life."""
 LEDGER_ACCOUNT_UNCOLLECTED: LedgerAccount.ValueType  # 5
 """Work done that no wallet could cover."""
+LEDGER_ACCOUNT_STRIPE: LedgerAccount.ValueType  # 6
+"""What was paid through the payment provider and not refunded."""
+LEDGER_ACCOUNT_DISPUTES: LedgerAccount.ValueType  # 7
+"""What disputes took."""
+LEDGER_ACCOUNT_ADJUSTMENTS: LedgerAccount.ValueType  # 8
+"""What the operator corrected."""
 Global___LedgerAccount: _TypeAlias = LedgerAccount  # noqa: Y015
 
 class _LotOrigin:
@@ -116,6 +160,16 @@ class _LotOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LotOrigin.V
     """Not an origin."""
     LOT_ORIGIN_SIGN_UP: _LotOrigin.ValueType  # 1
     """The free credits of a new account."""
+    LOT_ORIGIN_PURCHASE: _LotOrigin.ValueType  # 2
+    """A purchase."""
+    LOT_ORIGIN_BONUS: _LotOrigin.ValueType  # 3
+    """The bonus of a purchase."""
+    LOT_ORIGIN_GRANT: _LotOrigin.ValueType  # 4
+    """A grant of the operator's."""
+    LOT_ORIGIN_ADJUSTMENT: _LotOrigin.ValueType  # 5
+    """A correction of the operator's."""
+    LOT_ORIGIN_REINSTATED: _LotOrigin.ValueType  # 6
+    """Credits that a refund or a dispute had taken and that came back."""
 
 class LotOrigin(_LotOrigin, metaclass=_LotOriginEnumTypeWrapper):
     """Where a lot of credit came from."""
@@ -124,6 +178,16 @@ LOT_ORIGIN_UNSPECIFIED: LotOrigin.ValueType  # 0
 """Not an origin."""
 LOT_ORIGIN_SIGN_UP: LotOrigin.ValueType  # 1
 """The free credits of a new account."""
+LOT_ORIGIN_PURCHASE: LotOrigin.ValueType  # 2
+"""A purchase."""
+LOT_ORIGIN_BONUS: LotOrigin.ValueType  # 3
+"""The bonus of a purchase."""
+LOT_ORIGIN_GRANT: LotOrigin.ValueType  # 4
+"""A grant of the operator's."""
+LOT_ORIGIN_ADJUSTMENT: LotOrigin.ValueType  # 5
+"""A correction of the operator's."""
+LOT_ORIGIN_REINSTATED: LotOrigin.ValueType  # 6
+"""Credits that a refund or a dispute had taken and that came back."""
 Global___LotOrigin: _TypeAlias = LotOrigin  # noqa: Y015
 
 class _UsageGrouping:
@@ -805,6 +869,7 @@ class Transaction(_message.Message):
     BALANCE_MICROS_FIELD_NUMBER: _builtins.int
     HELD_MICROS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     wallet_seq: _builtins.int
     """The row's number within the wallet's journal, from 1, without gaps."""
     kind: Global___TransactionKind.ValueType
@@ -817,6 +882,8 @@ class Transaction(_message.Message):
     """What reservations held after it, in micro-USD."""
     model: _builtins.str
     """The model that was worked with; empty without one."""
+    reason: _builtins.str
+    """Why the operator did it; empty for what the operator did not do."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
         """When it took effect. Never falls along wallet_seq."""
@@ -841,10 +908,11 @@ class Transaction(_message.Message):
         balance_micros: _builtins.int = ...,
         held_micros: _builtins.int = ...,
         model: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "balance_micros", b"balance_micros", "entries", b"entries", "held_micros", b"held_micros", "kind", b"kind", "lots", b"lots", "model", b"model", "reservation_id", b"reservation_id", "wallet_seq", b"wallet_seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "balance_micros", b"balance_micros", "entries", b"entries", "held_micros", b"held_micros", "kind", b"kind", "lots", b"lots", "model", b"model", "reason", b"reason", "reservation_id", b"reservation_id", "wallet_seq", b"wallet_seq"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

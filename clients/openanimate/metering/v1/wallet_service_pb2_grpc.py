@@ -145,12 +145,13 @@ class WalletServiceServicer:
 
         Repeating a call with the same idempotency_key returns the first answer and
         sets nothing more aside. A refusal for INSUFFICIENT_CREDITS,
-        SPEND_LIMIT_EXCEEDED or ACCOUNT_FROZEN is an answer, too: for 30 days the
-        same key gets it again, even after a top-up. A new attempt takes a new key.
+        SPEND_LIMIT_EXCEEDED, LIMIT_EXCEEDED or ACCOUNT_FROZEN is an answer, too:
+        for 30 days the same key gets it again, even after a top-up. A new attempt
+        takes a new key.
 
         Fails with INSUFFICIENT_CREDITS when the wallet cannot cover the amount,
         SPEND_LIMIT_EXCEEDED when a spend scope's limit would be passed,
-        ACCOUNT_FROZEN while the account may not start work, UNKNOWN_MODEL when
+        LIMIT_EXCEEDED when one of the account or of the key would, ACCOUNT_FROZEN while the account may not start work, UNKNOWN_MODEL when
         unlisted models are refused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -63,12 +63,13 @@ class WalletServiceStub:
 
     Repeating a call with the same idempotency_key returns the first answer and
     sets nothing more aside. A refusal for INSUFFICIENT_CREDITS,
-    SPEND_LIMIT_EXCEEDED or ACCOUNT_FROZEN is an answer, too: for 30 days the
-    same key gets it again, even after a top-up. A new attempt takes a new key.
+    SPEND_LIMIT_EXCEEDED, LIMIT_EXCEEDED or ACCOUNT_FROZEN is an answer, too:
+    for 30 days the same key gets it again, even after a top-up. A new attempt
+    takes a new key.
 
     Fails with INSUFFICIENT_CREDITS when the wallet cannot cover the amount,
     SPEND_LIMIT_EXCEEDED when a spend scope's limit would be passed,
-    ACCOUNT_FROZEN while the account may not start work, UNKNOWN_MODEL when
+    LIMIT_EXCEEDED when one of the account or of the key would, ACCOUNT_FROZEN while the account may not start work, UNKNOWN_MODEL when
     unlisted models are refused.
     """
     Commit: _grpc.UnaryUnaryMultiCallable[_wallet_service_pb2.CommitRequest, _wallet_service_pb2.CommitResponse]
@@ -163,12 +164,13 @@ class WalletServiceAsyncStub(WalletServiceStub):
 
     Repeating a call with the same idempotency_key returns the first answer and
     sets nothing more aside. A refusal for INSUFFICIENT_CREDITS,
-    SPEND_LIMIT_EXCEEDED or ACCOUNT_FROZEN is an answer, too: for 30 days the
-    same key gets it again, even after a top-up. A new attempt takes a new key.
+    SPEND_LIMIT_EXCEEDED, LIMIT_EXCEEDED or ACCOUNT_FROZEN is an answer, too:
+    for 30 days the same key gets it again, even after a top-up. A new attempt
+    takes a new key.
 
     Fails with INSUFFICIENT_CREDITS when the wallet cannot cover the amount,
     SPEND_LIMIT_EXCEEDED when a spend scope's limit would be passed,
-    ACCOUNT_FROZEN while the account may not start work, UNKNOWN_MODEL when
+    LIMIT_EXCEEDED when one of the account or of the key would, ACCOUNT_FROZEN while the account may not start work, UNKNOWN_MODEL when
     unlisted models are refused.
     """
     Commit: _aio.UnaryUnaryMultiCallable[_wallet_service_pb2.CommitRequest, _wallet_service_pb2.CommitResponse]  # type: ignore[assignment]
@@ -278,12 +280,13 @@ class WalletServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Repeating a call with the same idempotency_key returns the first answer and
         sets nothing more aside. A refusal for INSUFFICIENT_CREDITS,
-        SPEND_LIMIT_EXCEEDED or ACCOUNT_FROZEN is an answer, too: for 30 days the
-        same key gets it again, even after a top-up. A new attempt takes a new key.
+        SPEND_LIMIT_EXCEEDED, LIMIT_EXCEEDED or ACCOUNT_FROZEN is an answer, too:
+        for 30 days the same key gets it again, even after a top-up. A new attempt
+        takes a new key.
 
         Fails with INSUFFICIENT_CREDITS when the wallet cannot cover the amount,
         SPEND_LIMIT_EXCEEDED when a spend scope's limit would be passed,
-        ACCOUNT_FROZEN while the account may not start work, UNKNOWN_MODEL when
+        LIMIT_EXCEEDED when one of the account or of the key would, ACCOUNT_FROZEN while the account may not start work, UNKNOWN_MODEL when
         unlisted models are refused.
         """
 

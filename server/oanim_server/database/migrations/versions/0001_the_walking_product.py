@@ -125,9 +125,11 @@ def upgrade() -> None:
         sa.Column("frozen", sa.Integer(), nullable=False),
         sa.Column("next_due_at", INT64, nullable=True),
         sa.Column("lots_made", INT64, nullable=False),
+        sa.Column("limits", sa.Integer(), nullable=False),
         sa.CheckConstraint("debt_micros >= 0", name=op.f("ck_wallets_debt")),
         sa.CheckConstraint("frozen IN (0, 1)", name=op.f("ck_wallets_frozen")),
         sa.CheckConstraint("held_micros >= 0", name=op.f("ck_wallets_held")),
+        sa.CheckConstraint("limits >= 0", name=op.f("ck_wallets_limits")),
         sa.CheckConstraint("seq >= 0", name=op.f("ck_wallets_seq")),
         sa.ForeignKeyConstraint(["wallet_id"], ["accounts.account_id"], name=op.f("fk_wallets_wallet_id")),
         sa.PrimaryKeyConstraint("wallet_id", name=op.f("pk_wallets")),
@@ -152,9 +154,13 @@ def upgrade() -> None:
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("expires_at", INT64, nullable=True),
         sa.Column("created_at", INT64, nullable=False),
+        sa.Column("lapsed_micros", INT64, nullable=False),
         sa.CheckConstraint("0 <= held_micros AND held_micros <= remaining_micros", name=op.f("ck_lots_held")),
         sa.CheckConstraint("amount_micros BETWEEN 1 AND 1000000000000", name=op.f("ck_lots_amount")),
-        sa.CheckConstraint("remaining_micros <= amount_micros", name=op.f("ck_lots_remaining")),
+        sa.CheckConstraint(
+            "remaining_micros + lapsed_micros <= amount_micros", name=op.f("ck_lots_remaining")
+        ),
+        sa.CheckConstraint("lapsed_micros >= 0", name=op.f("ck_lots_lapsed")),
         sa.ForeignKeyConstraint(["wallet_id"], ["wallets.wallet_id"], name=op.f("fk_lots_wallet_id")),
         sa.PrimaryKeyConstraint("wallet_id", "lot", name=op.f("pk_lots")),
         sqlite_strict=True,
@@ -235,6 +241,7 @@ def upgrade() -> None:
         "spend_counters",
         sa.Column("wallet_id", INT64, nullable=False),
         sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("window_name", sa.Text(), nullable=False),
         sa.Column("charged_micros", INT64, nullable=False),
         sa.Column("held_micros", INT64, nullable=False),
         sa.CheckConstraint("charged_micros >= 0", name=op.f("ck_spend_counters_charged")),
@@ -242,7 +249,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["wallet_id"], ["wallets.wallet_id"], name=op.f("fk_spend_counters_wallet_id")
         ),
-        sa.PrimaryKeyConstraint("wallet_id", "subject", name=op.f("pk_spend_counters")),
+        sa.PrimaryKeyConstraint("wallet_id", "subject", "window_name", name=op.f("pk_spend_counters")),
         sqlite_strict=True,
     )
     op.create_table(

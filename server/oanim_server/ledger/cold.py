@@ -1,0 +1,153 @@
+"""What few operations read and write of the ledger: limits, credits of purchases, notes of the operator's.
+
+SQLAlchemy statements: they are far from the path of Reserve and Commit, whose statements are in `database/`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import case, delete, func, insert, select, update
+
+from oanim_server.database.engine import driver_of
+from oanim_server.database.tables import (
+    limits,
+    lots,
+    notes,
+    purchase_credits,
+    reservations,
+    spend_counters,
+    transactions,
+)
+from oanim_server.ledger import journal, rows
+from oanim_server.ledger.values import Credit, Limit, Lot, Reservation, State
+from oanim_server.ledger.windows import Period
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from sqlalchemy import Connection
+
+    from oanim_server.database.engine import Statements
+    from oanim_server.ledger.values import Note, Wallet
+    from oanim_server.ledger.windows import Window
+
+# A state whose latest row is the last capture; an earlier one is found by its number.
+_ENDED_BY_A_CAPTURE = (State.COMMITTED, State.SETTLED_LATE)
+_R = reservations.c
+
+
+class Cold:
+    """Fetches for the working set, and writes what it changed, in one database transaction."""
+
+    def __init__(self, connection: Connection, statements: Statements) -> None:
+        self._connection = connection
+        self._statements = statements
+
+    # Fetching -------------------------------------------------------------------------------------
+
+    def capture(self, reservation: Reservation, capture: int) -> journal.Row:
+        """The row of a capture that was made before this group."""
+        statements, driver = self._statements, driver_of(self._connection)
+        wallet_id = reservation.wallet_id
+        if capture == reservation.captures and reservation.state in _ENDED_BY_A_CAPTURE:
+            return journal.Row(*statements.fetch_row(driver, wallet_id, reservation.last_seq))
+        return journal.Row(*statements.fetch_capture(driver, wallet_id, reservation.number, capture))
+
+    def credit(self, wallet_id: int, number: int) -> Credit:
+        """What a purchase credited."""
+        c = purchase_credits.c
+        query = select(purchase_credits).where(c.wallet_id == wallet_id, c.number == number)
+        return Credit(*self._connection.execute(query).one())
+
+    def lot(self, wallet_id: int, number: int) -> Lot:
+        """A lot that has nothing left, and so was not loaded."""
+        query = select(lots).where(lots.c.wallet_id == wallet_id, lots.c.lot == number)
+        return rows.lot_of(self._connection.execute(query).one())[1]
+
+    def limits(self, wallet_ids: Collection[int]) -> dict[int, list[Limit]]:
+        """The limits of wallets: the account's first, then by key, the shortest period first."""
+        c = limits.c
+        query = select(limits).where(c.wallet_id.in_(wallet_ids)).order_by(c.api_key_id, c.period)
+        found: dict[int, list[Limit]] = {wallet_id: [] for wallet_id in wallet_ids}
+        for wallet_id, api_key_id, period, limit_micros in self._connection.execute(query):
+            found[wallet_id].append(Limit(api_key_id, Period(period), limit_micros))
+        return found
+
+    def spent(
+        self, wallet: Wallet, api_key_id: str, window: Window, without: Collection[int]
+    ) -> tuple[int, int]:
+        """What reservations made in a window, but some, were charged and hold; an empty key is any.
+
+        Reads the reservations of the window alone: a reservation has the number of its row, and `at` never
+        falls along the rows.
+        """
+        held = case((_R.state == State.ACTIVE.value, _R.reserved_micros - _R.captured_micros), else_=0)
+        query = (
+            select(func.coalesce(func.sum(_R.captured_micros), 0), func.coalesce(func.sum(held), 0))
+            .where(_R.wallet_id == wallet.wallet_id)
+            .where(_R.number > last_seq(self._connection, wallet, window.start - 1))
+            .where(_R.created_at >= window.start, _R.created_at < window.end)
+        )
+        if api_key_id:
+            query = query.where(_R.api_key_id == api_key_id)
+        if without:
+            query = query.where(_R.number.not_in(without))
+        charged, holding = self._connection.execute(query).one()
+        return int(charged), int(holding)
+
+    # Writing --------------------------------------------------------------------------------------
+
+    def write_limits(self, changed: Mapping[tuple[int, str, Period], int | None]) -> None:
+        """Write limits anew. One that is taken away takes its counters with it."""
+        c, s = limits.c, spend_counters.c
+        for (wallet_id, api_key_id, period), limit_micros in changed.items():
+            here = (c.wallet_id == wallet_id) & (c.api_key_id == api_key_id) & (c.period == period.value)
+            self._connection.execute(delete(limits).where(here))
+            if limit_micros is not None:
+                row = (wallet_id, api_key_id, period.value, limit_micros)
+                self._connection.execute(insert(limits).values(row))
+                continue
+            counting = s.window_name.startswith(f"{period.name.lower()} ")
+            self._connection.execute(
+                delete(spend_counters).where(s.wallet_id == wallet_id, s.subject == api_key_id, counting)
+            )
+
+    def write_credits(self, new: Iterable[Credit], changed: Iterable[Credit]) -> None:
+        """Write what purchases credited, and what was taken back."""
+        c = purchase_credits.c
+        for credit in new:
+            self._connection.execute(insert(purchase_credits).values(_credit_row(credit)))
+        for credit in changed:
+            self._connection.execute(
+                update(purchase_credits)
+                .where(c.wallet_id == credit.wallet_id, c.number == credit.number)
+                .values(_credit_row(credit))
+            )
+
+    def write_notes(self, new: Mapping[tuple[int, int], Note]) -> None:
+        """Write who did it, and why."""
+        for (wallet_id, seq), note in new.items():
+            self._connection.execute(insert(notes).values((wallet_id, seq, *note)))
+
+
+def last_seq(connection: Connection, wallet: Wallet, time: int) -> int:
+    """The last row at or before a time: `at` never falls along seq, so that it is found by halving."""
+    low, high = 0, wallet.seq
+    while low < high:
+        middle = (low + high + 1) // 2
+        at = connection.execute(
+            select(transactions.c.at)
+            .where(transactions.c.wallet_id == wallet.wallet_id)
+            .where(transactions.c.seq == middle)
+        ).scalar_one_or_none()
+        # A row of this group is not written yet: it is of now.
+        if at is not None and at <= time:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _credit_row(credit: Credit) -> dict[str, object]:
+    return {column.name: getattr(credit, column.name) for column in purchase_credits.columns}

@@ -1,0 +1,95 @@
+"""What the operator does to a wallet: each with a name and a reason, which are kept with the row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from oanim_server.ledger import crediting
+from oanim_server.ledger.operations import Operation, fingerprint_of
+from oanim_server.ledger.values import Kind, Method, Note, Origin, Outcome
+
+if TYPE_CHECKING:
+    from oanim_server.ledger.working import Attempt, WorkingSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction(Operation):
+    """What every correction has: who wants it, and why."""
+
+    note: Note
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant(Correction):
+    """Give credits away. `lifetime` in microseconds, None for ever."""
+
+    amount_micros: int
+    lifetime: int | None = None
+
+    @property
+    def method(self) -> Method:
+        return Method.GRANT
+
+    def fingerprint(self) -> bytes:
+        return fingerprint_of("grant", self.amount_micros, self.lifetime, self.note.reason)
+
+    def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:
+        return crediting.credit(
+            working,
+            working.wallet(self.wallet_id),
+            Kind.GRANT,
+            Origin.GRANT,
+            self.amount_micros,
+            lifetime=self.lifetime,
+            attempt=attempt,
+            note=self.note,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adjust(Correction):
+    """Correct a balance, up or down."""
+
+    amount_micros: int
+
+    @property
+    def method(self) -> Method:
+        return Method.ADJUST
+
+    def fingerprint(self) -> bytes:
+        return fingerprint_of("adjust", self.amount_micros, self.note.reason)
+
+    def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:
+        wallet = working.wallet(self.wallet_id)
+        if self.amount_micros < 0:
+            return crediting.debit(working, wallet, -self.amount_micros, attempt, self.note)
+        return crediting.credit(
+            working,
+            wallet,
+            Kind.ADJUSTMENT,
+            Origin.ADJUSTMENT,
+            self.amount_micros,
+            attempt=attempt,
+            note=self.note,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freeze(Correction):
+    """Stop an account from starting work, or let it start again."""
+
+    frozen: bool
+
+    @property
+    def method(self) -> Method:
+        return Method.FREEZE
+
+    def fingerprint(self) -> bytes:
+        return fingerprint_of("freeze", self.frozen, self.note.reason)
+
+    def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:
+        wallet = working.wallet(self.wallet_id)
+        if wallet.frozen == self.frozen:
+            return working.unchanged(wallet)
+        return crediting.freeze(working, wallet, attempt, self.note, frozen=self.frozen)

@@ -1,0 +1,87 @@
+"""What an account's owner allows it, or one of its keys, to spend in a day, a week or a month."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from oanim_server.ledger import crediting
+from oanim_server.ledger.operations import Operation, fingerprint_of
+from oanim_server.ledger.refusals import LimitedKey
+from oanim_server.ledger.values import Limit, Method, Outcome
+
+if TYPE_CHECKING:
+    from oanim_server.ledger.values import Wallet
+    from oanim_server.ledger.windows import Period
+    from oanim_server.ledger.working import Attempt, WorkingSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnLimit(Operation):
+    """An operation on the limit of an account (an empty `api_key_id`) or of a key.
+
+    `asking_key_id` is the caller's key. One that has a limit changes none: no key gives more than it has.
+    """
+
+    api_key_id: str
+    period: Period
+    asking_key_id: str
+
+    def _wallet(self, working: WorkingSet) -> Wallet:
+        wallet = working.wallet(self.wallet_id)
+        if any(limit.api_key_id == self.asking_key_id for limit in working.limits.get(self.wallet_id, ())):
+            raise LimitedKey
+        return wallet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetLimit(OnLimit):
+    """Set a limit, or give one that is there a new amount."""
+
+    limit_micros: int
+
+    @property
+    def method(self) -> Method:
+        return Method.SET_LIMIT
+
+    def fingerprint(self) -> bytes:
+        return fingerprint_of("set limit", self.api_key_id, self.period, self.limit_micros)
+
+    def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:
+        wallet = self._wallet(working)
+        if Limit(self.api_key_id, self.period, self.limit_micros) in working.limits.get(self.wallet_id, ()):
+            return working.unchanged(wallet)
+        return crediting.limit(
+            working,
+            wallet,
+            api_key_id=self.api_key_id,
+            period=self.period,
+            limit_micros=self.limit_micros,
+            attempt=attempt,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteLimit(OnLimit):
+    """Take a limit away, if it is there."""
+
+    @property
+    def method(self) -> Method:
+        return Method.DELETE_LIMIT
+
+    def fingerprint(self) -> bytes:
+        return fingerprint_of("delete limit", self.api_key_id, self.period)
+
+    def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:
+        wallet = self._wallet(working)
+        limits = working.limits.get(self.wallet_id, ())
+        if not any((limit.api_key_id, limit.period) == (self.api_key_id, self.period) for limit in limits):
+            return working.unchanged(wallet)
+        return crediting.limit(
+            working,
+            wallet,
+            api_key_id=self.api_key_id,
+            period=self.period,
+            limit_micros=None,
+            attempt=attempt,
+        )
