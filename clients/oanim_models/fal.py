@@ -30,6 +30,7 @@ MAX_ANSWER_BYTES = 8 * 1024 * 1024
 MAX_RETRY_AFTER_S = 86_400.0
 _MAX_POSITION = (1 << 31) - 1
 _MAX_MESSAGE = 500
+_LAST_PORT = 65_535
 _NOTHING_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -142,7 +143,12 @@ class FalQueue:
         if not key or not key.isascii() or not key.isprintable() or " " in key:
             raise ValueError("the fal.ai key is empty or has characters that a key does not have")
         self._key = key
-        self._url = httpx.URL(url.rstrip("/"))
+        try:
+            self._url = httpx.URL(url.rstrip("/"))
+        except httpx.InvalidURL as error:
+            raise ValueError("fal.ai's address is not a URL") from error
+        if (self._url.port or 0) > _LAST_PORT:
+            raise ValueError("fal.ai's address has a port that no address has")
         if not _is_safe(self._url):
             raise ValueError("fal.ai's address must be https, or http on loopback")
         self._origins = {_origin(self._url), *(("https", host, 443) for host in hosts)}

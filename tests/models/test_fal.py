@@ -58,6 +58,12 @@ def posts(sandbox: httpx.Client) -> int:
     return count
 
 
+@pytest.mark.parametrize("url", ["http://[::1", "http://127.0.0.1:99999"])
+def test_an_address_that_is_no_url_is_refused_as_the_others_are(url: str) -> None:
+    with pytest.raises(ValueError, match=r"fal\.ai's address"):
+        FalQueue(key=KEY, url=url)
+
+
 def test_a_job_is_submitted_watched_and_its_result_fetched(sandbox: httpx.Client) -> None:
     url = told(sandbox, "submit", "queue", positions=2)
     seen: list[object] = []
