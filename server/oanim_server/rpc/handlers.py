@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# How long a stream that is ended may take to send the message that it is sending.
+WRITE_SECONDS = 1.0
 # How long a unary call that names no deadline may take.
 UNARY_SECONDS = 60.0
 _TOO_LATE = Answer(
@@ -77,7 +79,7 @@ class Method(NamedTuple):
 class Handler(Call):
     """What the shapes have in common. A subclass says how requests become answers."""
 
-    __slots__ = ("_ended_by", "_task", "edge", "method", "token")
+    __slots__ = ("_ended_by", "_task", "_writing", "edge", "method", "token")
 
     # For grpc: bytes come in and go out, so that what cannot be parsed is refused by us.
     request_deserializer: ClassVar[None] = None
@@ -90,6 +92,7 @@ class Handler(Call):
         self.token = ""
         self._ended_by: Refusal | None = None
         self._task: asyncio.Task[Any] | None = None
+        self._writing = False
 
     async def respond(self, source: Any) -> bytes | None:
         """Answer; `source` is the request in bytes, or the stream of them."""
@@ -110,8 +113,8 @@ class Handler(Call):
                 status = self._status(refusal)
                 code = status.code.name
             except asyncio.CancelledError:
-                if self._ended_by is None or self._task is None:
-                    # The caller hung up or its deadline passed: nobody reads an answer.
+                if self._ended_by is None or self._task is None or self._writing:
+                    # The caller hung up, its deadline passed, or it takes nothing: nobody reads an answer.
                     code = "DEADLINE_EXCEEDED" if context.time_remaining() == 0 else "CANCELLED"
                     raise
                 self._task.uncancel()
@@ -136,6 +139,25 @@ class Handler(Call):
         """End an open stream with a refusal."""
         if self._ended_by is None and self._task is not None:
             self._ended_by = refusal
+            if self._writing:
+                # A status cannot be sent while a message is: its end is waited for, but not for ever.
+                asyncio.get_running_loop().call_later(WRITE_SECONDS, self._cut)
+            else:
+                self._task.cancel()
+
+    async def write(self, response: Message) -> None:
+        """Send a message of a stream.
+
+        :raises Refusal: when the stream was ended meanwhile.
+        """
+        self._writing = True
+        await self.context.write(response.SerializeToString())
+        self._writing = False
+        if self._ended_by is not None:
+            raise self._ended_by
+
+    def _cut(self) -> None:
+        if self._writing and self._task is not None:
             self._task.cancel()
 
     def parsed(self, raw: bytes) -> Message:
@@ -272,7 +294,7 @@ class UnaryStream(Handler):
             # Closed here and now, also when the caller hangs up: what it holds must not wait for a collector.
             async with aclosing(self.method.answer(request, self)) as responses:
                 async for response in responses:
-                    await self.context.write(response.SerializeToString())
+                    await self.write(response)
 
 
 class Streaming(Handler):
@@ -312,7 +334,7 @@ class StreamStream(Streaming):
         with self.open():
             async with aclosing(self.method.answer(self.requests(source), self)) as responses:
                 async for response in responses:
-                    await self.context.write(response.SerializeToString())
+                    await self.write(response)
 
 
 # By (the client streams, the server streams).
