@@ -6,6 +6,7 @@ Amounts come as cents. Whatever is missing or of another type is a ValueError: n
 from __future__ import annotations
 
 import json
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from oanim_server.checkout.values import (
@@ -39,6 +40,9 @@ CHARGE_REFUNDED = "charge.refunded"
 TYPES = (*SESSIONS, *REFUNDS, *DISPUTES, CHARGE_REFUNDED)
 
 _MAX_CENTS = 10**12
+_MAX_BYTES = 255
+# Stripe's objects are a few deep. What is as deep as Python's stack could be read here, and not there.
+_MAX_DEPTH = 100
 
 
 def event_of(content: Mapping[str, Any]) -> Event:
@@ -47,10 +51,12 @@ def event_of(content: Mapping[str, Any]) -> Event:
     :raises ValueError: for what is none.
     """
     about = _object(content)
+    if _depth(content) > _MAX_DEPTH:
+        raise ValueError("it is too deep")
     return Event(
         event_id=_text(content, "id"),
         type=_text(content, "type"),
-        object_id=str(about.get("id") or ""),
+        object_id=_maybe_text(about, "id"),
         payload=json.dumps(content, separators=(",", ":")),
     )
 
@@ -73,7 +79,7 @@ def word_of(event: Event) -> Word | None:
 def payment_of(event: Event) -> str:
     """The payment intent, or the charge, that an event about a charge names."""
     about = _object(json.loads(event.payload))
-    return _id(about.get("payment_intent")) or _id(about.get("id"))
+    return _id(about, "payment_intent") or _maybe_text(about, "id")
 
 
 def session_word(session: Mapping[str, Any], *, failed: bool = False) -> SessionWord:
@@ -81,16 +87,16 @@ def session_word(session: Mapping[str, Any], *, failed: bool = False) -> Session
     details = session.get("total_details") or {}
     return SessionWord(
         session_id=_text(session, "id"),
-        reference=str(session.get("client_reference_id") or ""),
-        status=str(session.get("status") or ""),
+        reference=_maybe_text(session, "client_reference_id"),
+        status=_maybe_text(session, "status"),
         paid=session.get("payment_status") == "paid",
         failed=failed,
-        payment_intent=_id(session.get("payment_intent")),
+        payment_intent=_id(session, "payment_intent"),
         subtotal_micros=_micros(session, "amount_subtotal"),
         total_micros=_micros(session, "amount_total"),
         tax_micros=_micros(details, "amount_tax") if details.get("amount_tax") is not None else 0,
-        currency=str(session.get("currency") or ""),
-        mode=str(session.get("mode") or ""),
+        currency=_maybe_text(session, "currency"),
+        mode=_maybe_text(session, "mode"),
         livemode=session.get("livemode") is True,
     )
 
@@ -99,11 +105,11 @@ def refund_word(refund: Mapping[str, Any]) -> RefundWord:
     """A refund."""
     return RefundWord(
         refund_id=_text(refund, "id"),
-        payment_intent=_id(refund.get("payment_intent")),
-        charge=_id(refund.get("charge")),
+        payment_intent=_id(refund, "payment_intent"),
+        charge=_id(refund, "charge"),
         amount_micros=_micros(refund, "amount"),
         state=_text(refund, "status"),
-        currency=str(refund.get("currency") or ""),
+        currency=_maybe_text(refund, "currency"),
     )
 
 
@@ -114,16 +120,27 @@ def dispute_word(dispute: Mapping[str, Any], event_type: str) -> DisputeWord:
     closed = event_type == "charge.dispute.closed"
     return DisputeWord(
         dispute_id=_text(dispute, "id"),
-        payment_intent=_id(dispute.get("payment_intent")),
-        charge=_id(dispute.get("charge")),
+        payment_intent=_id(dispute, "payment_intent"),
+        charge=_id(dispute, "charge"),
         amount_micros=_micros(dispute, "amount"),
         state=state,
         withdrawn=not inquiry
         and (event_type == "charge.dispute.funds_withdrawn" or (closed and state == "lost")),
         reinstated=not inquiry
         and (event_type == "charge.dispute.funds_reinstated" or (closed and state == "won")),
-        currency=str(dispute.get("currency") or ""),
+        currency=_maybe_text(dispute, "currency"),
     )
+
+
+def _depth(content: object) -> int:
+    depth, level = 0, [content]
+    while level:
+        depth += 1
+        inner = [
+            one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)
+        ]
+        level = list(chain.from_iterable(inner))
+    return depth
 
 
 def _object(content: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -136,16 +153,21 @@ def _object(content: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _text(content: Mapping[str, Any], name: str) -> str:
     value = content.get(name)
-    if not isinstance(value, str) or not value or "\0" in value or len(value) > 255:
-        raise ValueError(f"{name} is missing")
+    # What cannot be written in UTF-8 is a ValueError, too.
+    if not isinstance(value, str) or not value or "\0" in value or len(value.encode()) > _MAX_BYTES:
+        raise ValueError(f"{name} is missing, or no text of at most {_MAX_BYTES} bytes")
     return value
 
 
-def _id(value: object) -> str:
+def _maybe_text(content: Mapping[str, Any], name: str) -> str:
+    """A text; empty where there is none."""
+    return _text(content, name) if content.get(name) else ""
+
+
+def _id(content: Mapping[str, Any], name: str) -> str:
     """An id, or the id of an object that came with it; empty for none."""
-    if isinstance(value, dict):
-        value = value.get("id")
-    return value if isinstance(value, str) else ""
+    value = content.get(name)
+    return _maybe_text(value, "id") if isinstance(value, dict) else _maybe_text(content, name)
 
 
 def _micros(content: Mapping[str, Any], name: str) -> int:
