@@ -10,7 +10,7 @@ from oanim import address, channels
 from oanim.aio_connection import AsyncConnection
 from oanim.aio_metered import AsyncMeter
 from oanim.block import Block
-from oanim.calls import account, admin, generation, holds, pricing, wallet
+from oanim.calls import account, admin, checkout, generation, holds, pricing, wallet
 from oanim.calls.described import described_by
 
 if TYPE_CHECKING:
@@ -131,6 +131,9 @@ class AsyncClient:
     create_api_key = _unary(account.create_api_key)
     list_api_keys = _unary(account.list_api_keys)
     revoke_api_key = _unary(account.revoke_api_key)
+    set_limit = _unary(account.set_limit)
+    list_limits = _unary(account.list_limits)
+    delete_limit = _unary(account.delete_limit)
 
     get_wallet = _unary(wallet.get_wallet)
     watch_wallet = _streamed(wallet.watch_wallet)
@@ -149,6 +152,12 @@ class AsyncClient:
     quote = _unary(pricing.quote)
     publish_prices = _unary(pricing.publish_prices)
 
+    create_checkout = _unary(checkout.create_checkout)
+    get_checkout = _unary(checkout.get_checkout)
+    watch_checkout = _streamed(checkout.watch_checkout)
+    list_purchases = _unary(checkout.list_purchases)
+    get_receipt = _unary(checkout.get_receipt)
+
     generate = _streamed(generation.generate)
     get_generation = _unary(generation.get_generation)
     list_generations = _unary(generation.list_generations)
@@ -157,3 +166,12 @@ class AsyncClient:
     download_output = _streamed(generation.download_output)
 
     create_key = _unary(admin.create_key)
+    grant_credits = _unary(admin.grant_credits)
+    adjust_balance = _unary(admin.adjust_balance)
+    freeze_account = _unary(admin.freeze_account)
+    refund_purchase = _unary(admin.refund_purchase)
+    list_accounts = _unary(admin.list_accounts)
+    list_quarantined = _unary(admin.list_quarantined)
+    resolve_quarantined = _unary(admin.resolve_quarantined)
+    list_uncollected = _unary(admin.list_uncollected)
+    audit = _unary(admin.audit)

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
 PACKAGE = "openanimate.metering.v1"
 MAX_ATTEMPTS = 4
-_SERVICES = ("AccountService", "AdminService", "GenerateService", "PricingService", "WalletService")
+_SERVICES = (
+    "AccountService",
+    "AdminService",
+    "CheckoutService",
+    "GenerateService",
+    "PricingService",
+    "WalletService",
+)
 _NEVER_REPEATED = ({"service": f"{PACKAGE}.GenerateService", "method": "UploadInput"},)
 _SERVICE_CONFIG = {
     "methodConfig": [

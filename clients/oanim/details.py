@@ -64,8 +64,8 @@ def error_of(failure: grpc.RpcError, *, idempotency_key: str = "") -> OanimError
             detail.Unpack(known)
     reason = info.reason if info.domain == _DOMAIN else ""
     metadata = dict(info.metadata) if reason else {}
-    fields = tuple(Violation(v.field, v.description) for v in bad_request.field_violations)
-    limits = tuple(Violation(v.subject, v.description) for v in precondition.violations)
+    fields = tuple(Violation(v.field, v.description, v.reason) for v in bad_request.field_violations)
+    limits = tuple(Violation(v.subject, v.description, v.type) for v in precondition.violations)
     return _BY_REASON.get(reason, _BY_CODE.get(code, OanimError))(
         message,
         code=code,

@@ -7,6 +7,7 @@ compares them with the comments in error_reason.proto.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, ClassVar
 
 import grpc
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One thing that stood in the way: a field of the request, or a limit."""
+    """One thing that stood in the way: a field of the request, or a limit, with the reason that it gives."""
 
     subject: str
     description: str
+    reason: str = ""
 
 
 class _Number:
@@ -42,6 +44,17 @@ class _Text:
 
     def __get__(self, error: OanimError, owner: type[OanimError]) -> str:
         return error.metadata.get(self._name, "")
+
+
+class _Instant:
+    """An instant out of an error's metadata, in UTC; None where the server sent none."""
+
+    def __set_name__(self, owner: type[OanimError], name: str) -> None:
+        self._name = name
+
+    def __get__(self, error: OanimError, owner: type[OanimError]) -> datetime | None:
+        seconds = error.metadata.get(self._name)
+        return None if seconds is None else datetime.fromtimestamp(int(seconds), UTC)
 
 
 # A call that ended with one of these may have taken effect all the same.
@@ -124,6 +137,25 @@ class SpendLimitExceeded(OanimError):
     wallet_seq = _Number()
 
 
+class LimitExceeded(OanimError):
+    """A limit of the account or of the key would be passed.
+
+    The attributes are of the first limit that blocks; `affordable_micros` is what would still fit under all
+    of them. `violations` names every one, and every spend scope that blocks, too.
+    """
+
+    for_reason = "LIMIT_EXCEEDED"
+    subject = _Text()
+    period = _Text()
+    limit_micros = _Number()
+    charged_micros = _Number()
+    held_micros = _Number()
+    required_micros = _Number()
+    affordable_micros = _Number()
+    resets_at = _Instant()
+    wallet_seq = _Number()
+
+
 class AccountFrozen(OanimError):
     """An operator has stopped the account from starting work."""
 
@@ -172,6 +204,12 @@ class ProviderNotConfigured(OanimError):
 
     for_reason = "PROVIDER_NOT_CONFIGURED"
     provider = _Text()
+
+
+class PurchasesNotConfigured(OanimError):
+    """The server sells no credits."""
+
+    for_reason = "PURCHASES_NOT_CONFIGURED"
 
 
 class SignUpClosed(OanimError):
@@ -275,6 +313,12 @@ class DatabaseAway(Unavailable):
     """The server's database does not answer."""
 
     for_reason = "DATABASE_AWAY"
+
+
+class PaymentsAway(Unavailable):
+    """The payment provider does not answer; repeating with `idempotency_key` pays for nothing twice."""
+
+    for_reason = "PAYMENTS_AWAY"
 
 
 class Conflict(OanimError):

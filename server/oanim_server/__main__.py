@@ -292,14 +292,16 @@ def _how_to_talk(talk: dict[str, Any], *, kept: bool) -> str:
     keys = talk["keys"]
     return "\n".join(
         [
-            "A server with a sandbox in place of providers: pictures and money are made up.",
+            "A server with sandboxes in place of fal.ai and Stripe: pictures and money are made up.",
             f"  gRPC     {talk['address']}   (reflection is on)",
             f"  HTTP     {talk['http_url']}/healthz and /metrics",
+            f"  Stripe   {talk['stripe_url']}/sandbox/state",
             f"  data     {talk['data']}{'' if kept else '   (removed at the end)'}",
             *(f"  {role:8} {keys[role]}" for role in _ROLES),
             "",
             f"export ANIMATE_API_URL={talk['url']} ANIMATE_API_KEY={keys['user']}",
             "oanim billing",
+            "oanim billing buy --amount 50",
             "oanim assets gen-image --prompt gradient --out bg.png",
             "",
             "Ctrl-C stops it.",

@@ -9,6 +9,7 @@ import pytest
 
 from oanim_server.sandbox import FalSandbox
 from tests.cli.running import Cli
+from tests.sdk.scripted import ScriptedServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +23,14 @@ def cli(tmp_path: Path) -> Cli:
     home.mkdir()
     folder.mkdir()
     return Cli(home, folder)
+
+
+@pytest.fixture
+def scripted(cli: Cli) -> Iterator[ScriptedServer]:
+    """A service that answers the user what the test says."""
+    with ScriptedServer() as running:
+        cli.variables |= {"ANIMATE_API_KEY": "anim_key", "ANIMATE_API_URL": running.url}
+        yield running
 
 
 @pytest.fixture(scope="module")

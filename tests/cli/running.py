@@ -55,6 +55,18 @@ class Cli:
         assert "Traceback" not in ended.stderr
         return Ended(ended.returncode, ended.stdout, ended.stderr)
 
+    def run_raw(self, *arguments: str) -> bytes:
+        """Run a command that succeeds; its answer, byte for byte."""
+        return subprocess.run(
+            [PROGRAM, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            cwd=self.folder,
+            env=self.environment(),
+            timeout=_PATIENCE_S,
+            check=True,
+        ).stdout
+
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a command, whose end the caller sees to."""
         former = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oanim.cli.money import dollars, micros_of
+from oanim.cli.money import dollars, micros_of, top_up, usd
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,16 @@ from oanim.cli.money import dollars, micros_of
 )
 def test_an_amount_is_written_with_two_decimals_or_as_many_as_it_has(micros: int, written: str) -> None:
     assert dollars(micros) == written
+
+
+@pytest.mark.parametrize(("micros", "written"), [(-1_250_000, "-1.25"), (0, "0.00"), (1, "0.000001")])
+def test_a_bare_number_has_no_sign_of_a_currency(micros: int, written: str) -> None:
+    assert usd(micros) == written
+
+
+@pytest.mark.parametrize(("missing", "amount"), [(0, 10), (10_000_000, 10), (10_000_001, 11)])
+def test_a_top_up_is_enough_and_whole_dollars(missing: int, amount: int) -> None:
+    assert top_up(missing) == f"Top up: oanim billing buy --amount {amount}"
 
 
 @given(st.integers(0, 10**12))

@@ -50,6 +50,26 @@ def test_a_spending_limit_names_the_session_its_total_and_how_to_start_another()
     )
 
 
+def test_a_limit_of_a_key_says_which_key_and_what_would_let_it_through() -> None:
+    error = refusal(
+        errors.LimitExceeded,
+        subject="AbCd1234",
+        period="month",
+        limit_micros="500000",
+        charged_micros="500000",
+        required_micros="3001",
+        resets_at="1796083200",
+    )
+    assert said(error) == (
+        (
+            "this needs $0.003001, and the key AbCd1234 has used $0.50 of its $0.50 per month until "
+            "2026-12-01 00:00:00 (UTC). $0.00 is still affordable. "
+            "Raise the limit, with a key that has none: oanim limits set --month 0.51 --api-key AbCd1234"
+        ),
+        3,
+    )
+
+
 @pytest.mark.parametrize(
     ("kind", "code", "sentence"),
     [
@@ -57,6 +77,12 @@ def test_a_spending_limit_names_the_session_its_total_and_how_to_start_another()
         (errors.Unavailable, 5, f"{URL} does not answer. Try again in a moment, or check ANIMATE_API_URL."),
         (errors.DeadlineExceeded, 5, f"{URL} did not answer in time."),
         (errors.Draining, 5, f"{URL} cannot answer now: The server's words. Try again in a moment."),
+        (errors.PaymentsAway, 5, "The server's words. Try again in a moment."),
+        (
+            errors.PurchasesNotConfigured,
+            1,
+            "The server's words. With a key of your own: export ANIMATE_FAL_KEY=your-key",
+        ),
         (errors.RateLimited, 1, "The server's words. Try again in a moment."),
         (errors.UnknownModel, 2, "The server's words. The models there are: oanim pricing"),
         (errors.InvalidField, 2, "The server's words."),

@@ -21,6 +21,7 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from openanimate.metering.v1 import (
     account_service_pb2,
     admin_service_pb2,
+    checkout_service_pb2,
     generate_service_pb2,
     pricing_service_pb2,
     wallet_service_pb2,
@@ -38,6 +39,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = tuple(
     for module in (
         account_service_pb2,
         admin_service_pb2,
+        checkout_service_pb2,
         generate_service_pb2,
         pricing_service_pb2,
         wallet_service_pb2,

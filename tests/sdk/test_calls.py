@@ -20,6 +20,13 @@ from google.rpc.error_details_pb2 import (  # type: ignore[import-untyped]
 from oanim import errors
 from oanim.client import Client
 from oanim.errors import Violation
+from openanimate.metering.v1.account_service_pb2 import LimitPeriod, SetLimitRequest
+from openanimate.metering.v1.admin_service_pb2 import (
+    AdjustBalanceRequest,
+    AuditRequest,
+    RefundPurchaseRequest,
+)
+from openanimate.metering.v1.checkout_service_pb2 import CreateCheckoutRequest
 from openanimate.metering.v1.generate_service_pb2 import GenerateRequest
 from openanimate.metering.v1.reservation_pb2 import SpendScope
 from openanimate.metering.v1.role_pb2 import Role
@@ -38,6 +45,8 @@ from tests.sdk.scripted import METHODS, SERVICES, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from google.protobuf.message import Message
 
 MOON_LANDING = datetime(1969, 7, 20, 20, 17, 40, tzinfo=UTC)
 
@@ -197,6 +206,38 @@ def test_a_datetime_is_an_instant_only_with_its_time_zone(wire: FakeWire) -> Non
         wire.client.list_transactions(as_of=MOON_LANDING.replace(tzinfo=None))
 
 
+def test_what_the_owner_and_the_operator_ask_for_becomes_the_request(wire: FakeWire) -> None:
+    client = wire.client
+    day = LimitPeriod.LIMIT_PERIOD_DAY
+    expected: list[tuple[str, Callable[[], Any], Message]] = [
+        (
+            "AccountService/SetLimit",
+            partial(client.set_limit, key_id="abc", period=day, limit_micros=0, idempotency_key="k"),
+            SetLimitRequest(key_id="abc", period=day, limit_micros=0, idempotency_key="k"),
+        ),
+        (
+            "CheckoutService/CreateCheckout",
+            partial(client.create_checkout, amount_micros=50_000_000, idempotency_key="k"),
+            CreateCheckoutRequest(amount_micros=50_000_000, idempotency_key="k"),
+        ),
+        (
+            "AdminService/RefundPurchase",
+            partial(client.refund_purchase, checkout_id="c", reason="asked for", idempotency_key="k"),
+            RefundPurchaseRequest(checkout_id="c", reason="asked for", idempotency_key="k"),
+        ),
+        (
+            "AdminService/AdjustBalance",
+            partial(
+                client.adjust_balance, account_id="a", amount_micros=-1, reason="wrong", idempotency_key="k"
+            ),
+            AdjustBalanceRequest(account_id="a", amount_micros=-1, reason="wrong", idempotency_key="k"),
+        ),
+        ("AdminService/Audit", client.audit, AuditRequest()),
+    ]
+
+    assert [sent(wire, method, make) for method, make, _ in expected] == [each for *_, each in expected]
+
+
 def test_a_generation_of_nothing_in_particular_is_an_empty_object(wire: FakeWire) -> None:
     request, end, outcome = wire.stream(
         "GenerateService/Generate",
@@ -245,7 +286,50 @@ def test_every_limit_in_the_way_is_a_violation(wire: FakeWire) -> None:
 
     assert type(error) is errors.SpendLimitExceeded
     assert error.scope == "shot-7"
-    assert error.violations == (Violation("shot-7", "Full."), Violation("film", "Full, too."))
+    assert error.violations == (
+        Violation("shot-7", "Full.", "SPEND_LIMIT_EXCEEDED"),
+        Violation("film", "Full, too.", "SPEND_LIMIT_EXCEEDED"),
+    )
+
+
+def test_a_limit_says_what_is_used_what_still_fits_and_when_it_starts_anew(wire: FakeWire) -> None:
+    blocked = PreconditionFailure(
+        violations=[
+            PreconditionFailure.Violation(type="LIMIT_EXCEEDED", subject="account", description="Day."),
+            PreconditionFailure.Violation(type="SPEND_LIMIT_EXCEEDED", subject="film", description="Film."),
+        ]
+    )
+    metadata = {
+        "subject": "account",
+        "period": "day",
+        "limit_micros": "1000000",
+        "charged_micros": "800000",
+        "held_micros": "50000",
+        "required_micros": "350000",
+        "affordable_micros": "150000",
+        "resets_at": "1795046400",
+        "wallet_seq": "9",
+    }
+    error = refused(
+        wire, Refusal(grpc.StatusCode.FAILED_PRECONDITION, "LIMIT_EXCEEDED", metadata, more=(blocked,))
+    )
+
+    assert type(error) is errors.LimitExceeded
+    assert (error.subject, error.period, error.limit_micros) == ("account", "day", 1_000_000)
+    assert (error.charged_micros, error.held_micros, error.required_micros) == (800_000, 50_000, 350_000)
+    assert (error.affordable_micros, error.wallet_seq) == (150_000, 9)
+    assert error.resets_at == datetime(2026, 11, 19, tzinfo=UTC)
+    assert error.violations == (
+        Violation("account", "Day.", "LIMIT_EXCEEDED"),
+        Violation("film", "Film.", "SPEND_LIMIT_EXCEEDED"),
+    )
+
+
+def test_an_instant_that_the_server_did_not_send_is_none(wire: FakeWire) -> None:
+    error = refused(wire, Refusal(grpc.StatusCode.FAILED_PRECONDITION, "LIMIT_EXCEEDED"))
+
+    assert isinstance(error, errors.LimitExceeded)
+    assert (error.resets_at, error.limit_micros, error.subject) == (None, 0, "")
 
 
 def test_a_bad_field_is_named(wire: FakeWire) -> None:

@@ -10,6 +10,12 @@ import pytest
 from grpc import StatusCode
 
 from oanim import errors
+from openanimate.metering.v1.checkout_service_pb2 import (
+    Checkout,
+    CheckoutState,
+    CreateCheckoutResponse,
+    WatchCheckoutResponse,
+)
 from openanimate.metering.v1.generate_service_pb2 import (
     DownloadOutputResponse,
     GenerateResponse,
@@ -33,6 +39,7 @@ if TYPE_CHECKING:
 
 AWAY = Refusal(StatusCode.UNAVAILABLE, "DATABASE_AWAY", retry_after_s=0.01)
 CONFLICT = Refusal(StatusCode.ABORTED, "CONFLICT", retry_after_s=0.01)
+PAYMENTS_AWAY = Refusal(StatusCode.UNAVAILABLE, "PAYMENTS_AWAY", retry_after_s=0.01)
 OVERLOADED = Refusal(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", retry_after_s=0.01)
 
 
@@ -44,6 +51,13 @@ def state(wallet_seq: int) -> WatchWalletResponse:
     return WatchWalletResponse(wallet=Wallet(wallet_seq=wallet_seq))
 
 
+def checkout(state: CheckoutState.ValueType) -> WatchCheckoutResponse:
+    return WatchCheckoutResponse(checkout=Checkout(state=state))
+
+
+OPEN = checkout(CheckoutState.CHECKOUT_STATE_OPEN)
+PROCESSING = checkout(CheckoutState.CHECKOUT_STATE_PROCESSING)
+PAID = checkout(CheckoutState.CHECKOUT_STATE_PAID)
 QUEUED = GenerateResponse(queued=GenerationQueued(position=2))
 PROGRESS = GenerateResponse(progress=GenerationProgress(message="half"))
 SUCCEEDED = GenerateResponse(succeeded=GenerationSucceeded())
@@ -183,6 +197,45 @@ def test_a_watch_outlives_the_server_and_tells_no_state_twice(server: ScriptedSe
         states = driver.collect("watch_wallet", count=3, seen=restart)
 
     assert states == [state(1), state(2), state(3)]
+
+
+def test_a_purchase_that_the_payment_provider_did_not_answer_is_begun_once(
+    server: ScriptedServer, driver: Driver
+) -> None:
+    server.script("CheckoutService/CreateCheckout", PAYMENTS_AWAY, PAYMENTS_AWAY, CreateCheckoutResponse())
+
+    assert driver.call("create_checkout", amount_micros=5_000_000) == CreateCheckoutResponse()
+    first, second, third = server.requests("CheckoutService/CreateCheckout")
+    assert first == second == third
+    assert len(first.idempotency_key) == 36
+
+
+def test_a_payment_provider_that_stays_away_leaves_the_key_that_repeats_the_purchase(
+    server: ScriptedServer, driver: Driver
+) -> None:
+    server.script("CheckoutService/CreateCheckout", PAYMENTS_AWAY)
+
+    with pytest.raises(errors.PaymentsAway) as away:
+        driver.call("create_checkout", amount_micros=5_000_000)
+    first, *others = server.requests("CheckoutService/CreateCheckout")
+    assert others == [first, first, first]
+    assert (away.value.outcome_unknown, away.value.idempotency_key) == (True, first.idempotency_key)
+
+
+def test_a_watch_of_a_checkout_is_taken_up_again_and_ends_when_the_server_ends_it(
+    server: ScriptedServer, driver: Driver
+) -> None:
+    draining = Refusal(StatusCode.UNAVAILABLE, "DRAINING", retry_after_s=0.01)
+    server.script(
+        "CheckoutService/WatchCheckout",
+        [OPEN, draining],
+        Refusal(StatusCode.UNAVAILABLE),
+        [OPEN, PROCESSING, Refusal(StatusCode.UNAVAILABLE)],
+        [PAID, Refusal(StatusCode.UNAVAILABLE)],
+        [PAID],
+    )
+
+    assert driver.collect("watch_checkout", checkout_id="c") == [OPEN, PROCESSING, PAID]
 
 
 def test_a_watch_ends_when_its_key_does(server: ScriptedServer, driver: Driver) -> None:

@@ -55,6 +55,12 @@ key_option = click.option(
 )
 
 
+def as_json() -> bool:
+    """Whether the command that is running is to answer in JSON."""
+    wanted: bool = click.get_current_context().meta.get(_AS_JSON, False)
+    return wanted
+
+
 def answering(function: Callable[Arguments, Answer]) -> Callable[Arguments, None]:
     """Print what a function answers; as a group's own command only when no other follows."""
 
@@ -63,7 +69,7 @@ def answering(function: Callable[Arguments, Answer]) -> Callable[Arguments, None
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
         context = click.get_current_context()
         if context.invoked_subcommand is None:
-            show(function(*args, **kwargs), as_json=context.meta.get(_AS_JSON, False))
+            show(function(*args, **kwargs), as_json=as_json())
 
     return run
 

@@ -13,9 +13,10 @@ from oanim.cli.failures import (
     over_session_limit,
     stopped,
 )
-from oanim.cli.money import MICROS_PER_USD, dollars
+from oanim.cli.money import MICROS_PER_CENT, dollars, top_up, usd
 
-_SMALLEST_TOP_UP_USD = 10
+# How the contract names the account where it may name one of its keys.
+_ACCOUNT = "account"
 
 # The first class that fits counts. {said} is the service's own sentence, {when} when to try again.
 _SENTENCES: tuple[tuple[type[errors.OanimError], int, str], ...] = (
@@ -24,6 +25,7 @@ _SENTENCES: tuple[tuple[type[errors.OanimError], int, str], ...] = (
     (errors.Draining, AWAY, "{url} cannot answer now: {said} {when}"),
     (errors.DatabaseAway, AWAY, "{url} cannot answer now: {said} {when}"),
     (errors.Overloaded, AWAY, "{url} cannot answer now: {said} {when}"),
+    (errors.PaymentsAway, AWAY, "{said} {when}"),
     (errors.Unavailable, AWAY, "{url} does not answer. Try again in a moment, or check ANIMATE_API_URL."),
     (errors.RateLimited, FAILED, "{said} {when}"),
     (errors.UnknownModel, USAGE, "{said} The models there are: oanim pricing"),
@@ -37,6 +39,11 @@ _SENTENCES: tuple[tuple[type[errors.OanimError], int, str], ...] = (
     (errors.TooManyKeys, FAILED, "{said} Revoke one: oanim api-keys revoke KEY_ID"),
     (
         errors.ProviderNotConfigured,
+        FAILED,
+        "{said} With a key of your own: export ANIMATE_FAL_KEY=your-key",
+    ),
+    (
+        errors.PurchasesNotConfigured,
         FAILED,
         "{said} With a key of your own: export ANIMATE_FAL_KEY=your-key",
     ),
@@ -56,6 +63,8 @@ def failure_of(error: errors.OanimError, *, url: str) -> Failure:
 def _failure_of(error: errors.OanimError, url: str) -> Failure:
     if isinstance(error, errors.InsufficientCredits):
         return _insufficient_credits(error)
+    if isinstance(error, errors.LimitExceeded):
+        return _over_limits(error)
     if isinstance(error, errors.SpendLimitExceeded):
         return over_session_limit(
             scope=error.scope,
@@ -81,10 +90,37 @@ def _failure_of(error: errors.OanimError, url: str) -> Failure:
 
 
 def _insufficient_credits(error: errors.InsufficientCredits) -> Failure:
-    missing = error.required_micros - error.available_micros
-    amount = max(_SMALLEST_TOP_UP_USD, -(-missing // MICROS_PER_USD))
     return Failure(
         f"this needs {dollars(error.required_micros)} and {dollars(error.available_micros)} is left. "
-        f"Top up: oanim billing buy --amount {amount}",
+        f"{top_up(error.required_micros - error.available_micros)}",
         NO_CREDITS,
     )
+
+
+def _over_limits(error: errors.LimitExceeded) -> Failure:
+    """Explain the limit that the numbers are of, then each other one that blocks, in the service's words."""
+    used = error.charged_micros + error.held_micros
+    whose, how, option = "the account", "Raise the limit", ""
+    if error.subject != _ACCOUNT:
+        # A key that has a limit may not change one.
+        whose, how = f"the key {error.subject}", "Raise the limit, with a key that has none"
+        option = f" --api-key {error.subject}"
+    held = f" ({dollars(error.held_micros)} of it held)" if error.held_micros else ""
+    resets = f"{error.resets_at:%Y-%m-%d %H:%M:%S} (UTC)" if error.resets_at else "the next one begins"
+    # What would let this through, in whole cents.
+    enough = -(-(used + error.required_micros) // MICROS_PER_CENT) * MICROS_PER_CENT
+    failure = Failure(
+        f"this needs {dollars(error.required_micros)}, and {whose} has used {dollars(used)}{held} of its "
+        f"{dollars(error.limit_micros)} per {error.period} until {resets}. "
+        f"{dollars(error.affordable_micros)} is still affordable. "
+        f"{how}: oanim limits set --{error.period} {usd(enough)}{option}",
+        NO_CREDITS,
+    )
+    others = list(error.violations)
+    if first := next((each for each in others if each.reason == error.for_reason), None):
+        others.remove(first)
+    for violation in others:
+        failure.add_note(stopped(violation.description))
+    if others:
+        failure.add_note("All of them have to let this through. See the limits: oanim limits list")
+    return failure

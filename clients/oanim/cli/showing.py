@@ -19,17 +19,24 @@ _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a command found: `data` for --json, `lines` for people, `notes` for standard error either way."""
+    """What a command found: `data` for --json, `lines` for people, `notes` for standard error either way.
+
+    `content`, where there is any, is printed instead of `lines`, byte for byte.
+    """
 
     data: dict[str, Any]
     lines: Sequence[str]
     notes: Sequence[str] = field(default=())
+    content: bytes = b""
 
 
 def show(answer: Answer, *, as_json: bool) -> None:
     """Print an answer."""
     text = json.dumps(answer.data, ensure_ascii=False) if as_json else clean("\n".join(answer.lines))
-    if text:
+    if answer.content and not as_json:
+        sys.stdout.buffer.write(answer.content)
+        sys.stdout.buffer.flush()
+    elif text:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
     for note in answer.notes:

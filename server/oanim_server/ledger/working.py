@@ -32,7 +32,7 @@ from oanim_server.ledger.values import (
 from oanim_server.ledger.windows import Window, window_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from oanim_server.ledger.windows import Period
 
@@ -128,8 +128,10 @@ class WorkingSet:
             reservation.wallet_id, reservation.api_key_id, reservation.scopes, reservation.created_at
         )
 
-    def caps(self, wallet_id: int, api_key_id: str, scopes: Iterable[Scope], at: int) -> list[Cap]:
+    def caps(self, wallet_id: int, api_key_id: str, scopes: Sequence[Scope], at: int) -> list[Cap]:
         """All that work reserved at a time counts under: its scopes, and limits in their windows."""
+        if not scopes and not self.limits:
+            return []
         caps = [Cap(subject, None, limit_micros) for subject, limit_micros in scopes]
         caps += [
             Cap(limit.api_key_id, window_of(limit.period, at), limit.limit_micros)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oanim.cli import credentials, session
-from oanim.cli.assets import asking, progress
+from oanim.cli import credentials, progress, session
+from oanim.cli.assets import asking
 from oanim.cli.assets.files import Destination
 from oanim.cli.assets.work import Work
 from oanim.cli.command import answering, key_option, opened

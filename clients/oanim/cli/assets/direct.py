@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from oanim.cli.assets.files import Destination
-    from oanim.cli.assets.progress import Progress
     from oanim.cli.assets.work import Asked, Work
+    from oanim.cli.progress import Progress
     from oanim.cli.session import Session
 
 

@@ -17,8 +17,8 @@ from oanim_models import fal
 
 if TYPE_CHECKING:
     from oanim.cli.assets.body import Body
-    from oanim.cli.assets.progress import Progress
     from oanim.cli.assets.spending import Job
+    from oanim.cli.progress import Progress
 
 _SUBMITS = 3
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 2.0

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from oanim.cli.assets import uploads
 from oanim.cli.assets.files import Named, how_to_get, whole
 from oanim.cli.assets.work import Quote
-from oanim.cli.billing import low_balance
+from oanim.cli.billing.balance import low_balance
 from oanim.cli.failures import INTERRUPTED, Failure
 from oanim.cli.messages import plain
 from oanim.cli.money import dollars
 from oanim.cli.repeating import unknown
 from oanim.cli.showing import Answer
-from oanim.errors import InsufficientCredits, OanimError, SpendLimitExceeded
+from oanim.errors import InsufficientCredits, LimitExceeded, OanimError, SpendLimitExceeded
 from openanimate.metering.v1.generate_service_pb2 import GenerationState
 from openanimate.metering.v1.reservation_pb2 import SpendScope
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from oanim.cli.assets.files import Destination
-    from oanim.cli.assets.progress import Progress
     from oanim.cli.assets.work import Asked, Work
+    from oanim.cli.progress import Progress
     from oanim.cli.session import Session
     from oanim.client import Client
     from openanimate.metering.v1.generate_service_pb2 import (
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     _Ended: TypeAlias = GenerationSucceeded | GenerationFailed | GenerationCancelled
 
 _POLL_S = 1.0
+_REMEMBERED = (InsufficientCredits, SpendLimitExceeded, LimitExceeded)
 _RUNNING = (GenerationState.GENERATION_STATE_QUEUED, GenerationState.GENERATION_STATE_RUNNING)
 
 
@@ -193,7 +194,7 @@ def _note_next_step(error: OanimError, work: Work, accepted: Generation | None) 
         error.add_note(f"The work goes on. {how_to_get(accepted.generation_id, work.destination)}")
     elif error.outcome_unknown:
         error.add_note(unknown(work.key))
-    elif work.key_is_given and isinstance(error, InsufficientCredits | SpendLimitExceeded):
+    elif work.key_is_given and isinstance(error, _REMEMBERED):
         error.add_note("Then choose a new --key: this one gets the same refusal for 30 days.")
 
 

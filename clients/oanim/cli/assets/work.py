@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from oanim.cli.assets.files import Destination
     from oanim.cli.assets.pictures import Picture
-    from oanim.cli.assets.progress import Progress
+    from oanim.cli.progress import Progress
     from oanim.cli.session import Session
     from oanim.cli.showing import Answer
 
