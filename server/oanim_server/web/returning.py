@@ -68,8 +68,8 @@ def _shown(purchase: Purchase, *, cancelled: bool) -> dict[str, Any]:
         message = f"{_usd(purchase.credits_micros)} of credits are in your account. You can close this page."
         if purchase.reversed_micros:
             message = (
-                f"{_usd(purchase.credits_micros)} of credits came in, and {_usd(purchase.reversed_micros)} of "
-                "them went back with a refund or a dispute."
+                f"{_usd(purchase.credits_micros)} of credits came in, and {_usd(purchase.reversed_micros)} "
+                "of them went back with a refund or a dispute."
             )
         return shown | {"title": "Paid", "message": message, "next_step": "oanim billing"}
     if purchase.state in (State.EXPIRED, State.FAILED):
