@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from oanim_server.database.engine import Database
+from oanim_server.database.migrate import migrate
 from oanim_server.sandbox import StripeSandbox
 from oanim_server.web.webhook import PATH
 from openanimate.metering.v1 import checkout_service_pb2 as checkout
@@ -18,10 +20,12 @@ from openanimate.metering.v1 import wallet_service_pb2 as wallet
 from tests.server import Endpoint, new_key, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from openanimate.metering.v1.checkout_service_pb2 import Checkout
     from openanimate.metering.v1.wallet_pb2 import Wallet
+    from tests.postgresql import Cluster
     from tests.server import Calls, RunningServer
 
 FREE = 5_000_000
@@ -157,6 +161,25 @@ def stripe_of_its_own() -> Iterator[Stripe]:
             yield stripe
         finally:
             stripe.close()
+
+
+def migrated(url: str, *, unsafe: bool = False) -> None:
+    """Bring a PostgreSQL to the present schema."""
+    database = Database.open_postgresql(url, unsafe=unsafe)
+    migrate(database)
+    database.close()
+
+
+@contextmanager
+def selling_on(dialect: str, cluster: Callable[[], Cluster], data: Path) -> Iterator[RunningShop]:
+    """A shop on a database of its own."""
+    environment = {"OANIM_DATA": str(data)}
+    if dialect == "postgresql":
+        url = cluster().create_database()
+        migrated(url, unsafe=True)
+        environment |= {"OANIM_DATABASE_URL": url, "OANIM_POSTGRESQL_UNSAFE": "1"}
+    with selling(environment) as shop:
+        yield shop
 
 
 @contextmanager

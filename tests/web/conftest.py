@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from oanim_server.database.engine import Database
-from oanim_server.database.migrate import migrate
-from tests.selling import RunningShop, selling
+from tests.selling import RunningShop, selling_on
 from tests.server import Calls
 
 if TYPE_CHECKING:
@@ -17,12 +16,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningShop]:
-    environment = {"OANIM_DATA": str(tmp_path_factory.mktemp("data"))}
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgresql_cluster").create_database()
-        migrated(url, unsafe=True)
-        environment |= {"OANIM_DATABASE_URL": url, "OANIM_POSTGRESQL_UNSAFE": "1"}
-    with selling(environment) as started:
+    cluster = partial(request.getfixturevalue, "postgresql_cluster")
+    with selling_on(request.param, cluster, tmp_path_factory.mktemp("data")) as started:
         yield started
 
 
@@ -30,10 +25,3 @@ def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def calls(shop: RunningShop) -> Calls:
     """A new account's calls."""
     return Calls(shop.server.channel, shop.server.sign_up())
-
-
-def migrated(url: str, *, unsafe: bool = False) -> None:
-    """Bring a PostgreSQL to the present schema."""
-    database = Database.open_postgresql(url, unsafe=unsafe)
-    migrate(database)
-    database.close()

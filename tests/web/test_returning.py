@@ -18,9 +18,8 @@ from oanim_server.ledger import ids
 from oanim_server.web.returning import returning
 from openanimate.metering.v1 import checkout_service_pb2 as checkout
 from tests.postgresql import Cluster
-from tests.selling import FIFTY, now, selling, session_of
+from tests.selling import FIFTY, migrated, now, selling, session_of
 from tests.server import Calls, new_key
-from tests.web.conftest import migrated
 
 if TYPE_CHECKING:
     from pathlib import Path

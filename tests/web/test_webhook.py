@@ -21,6 +21,7 @@ from tests.selling import (
     SECRETS,
     Shop,
     environment_of,
+    migrated,
     now,
     selling,
     session_of,
@@ -29,7 +30,6 @@ from tests.selling import (
     wallet_of,
 )
 from tests.server import Calls, new_key, running, spawned
-from tests.web.conftest import migrated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -39,8 +39,8 @@ MESSAGE_BYTES = 1 << 20
 # A message of an upload is a chunk of at most a megabyte, and the field around it.
 _ENVELOPE_BYTES = 1 << 10
 _UPLOADS = frozenset({"GenerateService/UploadInput"})
-# Streams that no work ends: they are ended when the server begins to drain.
-_ENDLESS = frozenset({"WalletService/WatchWallet"})
+# Streams that no work of the server's ends: they are ended when it begins to drain.
+_ENDLESS = frozenset({"WalletService/WatchWallet", "CheckoutService/WatchCheckout"})
 
 
 class Limits(NamedTuple):
