@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -42,6 +43,12 @@ def not_found(what: str) -> Refused:
 def reused(key: str) -> Refused:
     """What is told of a key that named another request."""
     return Refused(grpc.StatusCode.ALREADY_EXISTS, "IDEMPOTENCY_KEY_REUSED", {"idempotency_key": key})
+
+
+def without_seq(refused: Refused) -> Refused:
+    """The same without the state of the wallet that was looked at, which the ledger's refusals have."""
+    metadata = {name: value for name, value in refused.metadata.items() if name != "wallet_seq"}
+    return replace(refused, metadata=metadata)
 
 
 def refused_stream(calls: Calls, method: Any, request: Message) -> Refused:
