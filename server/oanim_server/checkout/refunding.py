@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from oanim_server.ledger.values import Note
 
 REFUSED = "refused"
+_REFUSED = InvalidField(field="amount_micros", description="Stripe gives nothing back for this purchase")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,9 @@ class Refunds:
         request_id = f"refund-{secrets.token_hex(12)}"
         request = await self._ledger.write(partial(_request, wanted=wanted, request_id=request_id))
         replayed = request.request_id != request_id
-        if not request.refund_id and request.state != REFUSED:
+        if request.state == REFUSED:
+            raise _REFUSED.again()
+        if not request.refund_id:
             request = await self.go_on(request)
         return request, replayed
 
@@ -68,7 +71,7 @@ class Refunds:
         except InvalidField:
             # Stripe gives nothing back for it, however often it is asked.
             await self._ledger.write(partial(rows.answered, **where, refund_id="", state=REFUSED))  # type: ignore[arg-type]
-            raise
+            raise _REFUSED.again() from None
         await self._ledger.write(partial(rows.answered, **where, refund_id=refund_id, state=state))  # type: ignore[arg-type]
         return request._replace(refund_id=refund_id, state=state)
 
@@ -84,7 +87,8 @@ def _request(connection: Connection, now: int, *, wanted: Wanted, request_id: st
         idem_key=wanted.idempotency_key,
     )
     if known is not None:
-        if (known.token, known.asked_micros) != (wanted.token, wanted.amount_micros):
+        asked = (wanted.token, wanted.amount_micros, wanted.note.reason)
+        if (known.token, known.asked_micros, known.reason) != asked:
             raise IdempotencyKeyReused(wanted.idempotency_key)
         return known
     counting = filter(rules.counts, rows.refunds_of(connection, purchase))
