@@ -32,6 +32,9 @@ MAX_SCOPES = 4
 MAX_LABELS = 8
 MAX_PAGE = 1_000
 DEFAULT_PAGE = 100
+# The largest that both databases take.
+_MAX_NUMBER = 2**63 - 1
+_MAX_OFFSET = 2**31 - 1
 
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -142,11 +145,18 @@ def page_size(asked: int) -> int:
 
 def page_before(token: str) -> int | None:
     """The number that a page lies before; None for the first page."""
-    if not token:
-        return None
+    return _page_number(token, _MAX_NUMBER) if token else None
+
+
+def page_offset(token: str) -> int:
+    """How many lie before a page, where nothing numbers them."""
+    return _page_number(token, _MAX_OFFSET) if token else 0
+
+
+def _page_number(token: str, most: int) -> int:
     try:
         number = base64.urlsafe_b64decode(token.encode("ascii") + b"==")
-        if len(token) > 32 or not number.isdigit() or page_token(int(number)) != token:
+        if not number.isdigit() or page_token(int(number)) != token or int(number) > most:
             raise ValueError(token)
     except (ValueError, binascii.Error):
         raise InvalidField(
