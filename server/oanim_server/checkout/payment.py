@@ -46,6 +46,7 @@ class PaymentWords:
     """
 
     _purchase: Purchase
+    _stored: Purchase
 
     def __init__(
         self,
@@ -94,7 +95,7 @@ class PaymentWords:
         if found is None:
             # It was there a moment ago, and purchases are never deleted.
             raise KnownEventError
-        self._purchase = found
+        self._purchase = self._stored = found
         for word in self._words:
             if isinstance(word, SessionWord):
                 self._session(found, word)
@@ -125,7 +126,9 @@ class PaymentWords:
             rows.save_refund(connection, purchase, refund)
         for dispute in self._disputes.values():
             rows.save_dispute(connection, purchase, dispute)
-        rows.save(connection, purchase)
+        if purchase != self._stored:
+            # Whoever watches is told of changes alone, however often the same is said.
+            rows.save(connection, purchase)
 
     def _session(self, purchase: Purchase, word: SessionWord) -> None:
         self.problem = rules.mismatch(purchase, word, livemode=self._livemode)
@@ -180,10 +183,11 @@ class PaymentWords:
 
     def _dispute(self, word: DisputeWord) -> None:
         known = self._disputes.get(word.dispute_id)
+        amount_micros, state = rules.dispute_after(known, word.amount_micros, word.state)
         self._disputes[word.dispute_id] = Dispute(
             word.dispute_id,
-            word.amount_micros,
-            word.state,
+            amount_micros,
+            state,
             withdrawn=word.withdrawn or (known is not None and known.withdrawn),
             reinstated=word.reinstated or (known is not None and known.reinstated),
             first_seen_at=known.first_seen_at if known is not None else self._now,
