@@ -8,6 +8,7 @@ import pytest
 import stripe
 
 from oanim_server.checkout import reconciling
+from oanim_server.database.engine import Database
 from oanim_server.sandbox import StripeSandbox
 from tests.checkout.house import House, Shop, Till
 from tests.ledger.conftest import (  # noqa: F401 - fixtures
@@ -21,14 +22,12 @@ from tests.ledger.conftest import (  # noqa: F401 - fixtures
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from oanim_server.database.engine import Database
-    from tests.ledger.driving import Clock
 
 
 class OpenHouse(Protocol):
-    """Opens a house of so many servers with these options of `Shop`; it is closed after the test."""
+    """Opens a house of one server with these options of `Shop`; it is closed after the test."""
 
-    def __call__(self, *, shops: int = 1, clock: Clock | None = None, **options: Any) -> House: ...
+    def __call__(self, **options: Any) -> House: ...
 
 
 @pytest.fixture(autouse=True)
@@ -57,16 +56,22 @@ def open_house(
     """Opens houses, once on each database."""
     opened: list[House] = []
 
-    def open_one(
-        *, shops: int = 1, clock: Clock | None = None, url: str | None = till.url, **options: Any
-    ) -> House:
-        made = [Shop(open_database(), url, **options) for _ in range(shops)]
-        opened.append(House(till, *made, clock=clock))
+    def open_one(*, url: str | None = till.url, **options: Any) -> House:
+        opened.append(House(till, Shop(open_database(), url, **options)))
         return opened[-1]
 
     yield open_one
     for one in opened:
         one.close()
+
+
+@pytest.fixture
+def replicas(postgresql_url: str, till: Till) -> Iterator[House]:  # noqa: F811 - the fixture of that name
+    """Two servers on one PostgreSQL; both are told everything."""
+    shops = [Shop(Database.open_postgresql(postgresql_url, unsafe=True), till.url) for _ in range(2)]
+    one = House(till, *shops)
+    yield one
+    one.close()
 
 
 @pytest.fixture

@@ -131,8 +131,11 @@ class Shop:
         key: str = KEY,
         terms: Terms = TERMS,
         return_url: str = "http://127.0.0.1:9",
+        clock: Clock | None = None,
     ) -> None:
         self.database = database
+        if clock is not None:
+            with_clock(database, clock)
         self.ledger = Ledger(database)
         options = PageOptions(lambda: return_url, invoices=False, automatic_tax=tax, receipt_mail=True)
         self.stripe = Stripe(key, url=url, options=options) if url else None
@@ -168,13 +171,9 @@ class Shop:
 class House:
     """One server or several on one database, and an event loop to run them on. The first one is asked."""
 
-    def __init__(self, till: Till, *shops: Shop, clock: Clock | None = None) -> None:
+    def __init__(self, till: Till, *shops: Shop) -> None:
         self.till = till
         self.shops = shops
-        self.clock = clock or Clock()
-        if clock is not None:
-            for shop in shops:
-                with_clock(shop.database, clock)
         self._loops = asyncio.Runner()
         for shop in shops:
             self.do(shop.start())

@@ -6,6 +6,7 @@ Requests are repeated by the SDK under their idempotency key; what then has no a
 from __future__ import annotations
 
 import logging
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import stripe
@@ -199,8 +200,8 @@ class Stripe:
 class _SpentKeyError(Exception):
     """An idempotency key that Stripe answers so for good, whether or not its request was carried out.
 
-    It has answered it with an error of its own, which it keeps, or it knows it with other parameters: the
-    settings were others then. What was made must be looked for.
+    It has answered it with an error of its own, which it keeps; or it knows it with other parameters, of when
+    the settings were others; or another request under it still runs. What was made must be looked for.
     """
 
 
@@ -229,9 +230,8 @@ async def _answered_once(call: Awaitable[T]) -> T:
         raise InvalidField(field=str(error.param or "request"), description="Stripe refuses it") from None
     except stripe.StripeError as error:
         # Its text may name keys: the class says enough.
-        log.warning(
-            "Stripe does not answer", extra={"error": type(error).__name__, "status": error.http_status}
-        )
-        if isinstance(error, stripe.IdempotencyError) or (error.http_status or 0) >= 500:
+        status = error.http_status or 0
+        log.warning("Stripe does not answer", extra={"error": type(error).__name__, "status": status})
+        if isinstance(error, stripe.IdempotencyError) or status == HTTPStatus.CONFLICT or status >= 500:
             raise _SpentKeyError from None
         raise PaymentsAway from None
