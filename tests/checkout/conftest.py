@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-
 class OpenHouse(Protocol):
     """Opens a house of one server with these options of `Shop`; it is closed after the test."""
 

@@ -65,6 +65,8 @@ class PaymentWords:
         self._livemode = livemode
         self._again = again
         self._now = 0
+        # What is stored of these, and how they stand after the words.
+        self._known: set[Refund | Dispute] = set()
         self._refunds: dict[str, Refund] = {}
         self._disputes: dict[str, Dispute] = {}
         self.standing = Standing.APPLIED
@@ -123,9 +125,11 @@ class PaymentWords:
         if self.standing is not Standing.APPLIED:
             return
         for refund in self._refunds.values():
-            rows.save_refund(connection, purchase, refund)
+            if refund not in self._known:
+                rows.save_refund(connection, purchase, refund)
         for dispute in self._disputes.values():
-            rows.save_dispute(connection, purchase, dispute)
+            if dispute not in self._known:
+                rows.save_dispute(connection, purchase, dispute)
         if purchase != self._stored:
             # Whoever watches is told of changes alone, however often the same is said.
             rows.save(connection, purchase)
@@ -159,8 +163,10 @@ class PaymentWords:
             # What is not credited yet cannot be taken back: it is looked at again once it is.
             self.standing = Standing.PARKED
             return
-        self._refunds = {found.refund_id: found for found in rows.refunds_of(connection, purchase)}
-        self._disputes = {found.dispute_id: found for found in rows.disputes_of(connection, purchase)}
+        refunds, disputes = rows.refunds_of(connection, purchase), rows.disputes_of(connection, purchase)
+        self._known = {*refunds, *disputes}
+        self._refunds = {found.refund_id: found for found in refunds}
+        self._disputes = {found.dispute_id: found for found in disputes}
         for word in words:
             if word.currency != "usd" or word.amount_micros <= 0:
                 self.standing = Standing.QUARANTINED
