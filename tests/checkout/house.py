@@ -49,6 +49,7 @@ TERMS = Terms(
     minimum_micros=5 * USD, maximum_micros=10_000 * USD, bonus_threshold_micros=50 * USD, bonus_percent=10
 )
 SECONDS = 60.0
+_AS_SELLER = {"authorization": f"Bearer {KEY}"}
 NOTE = Note("ann", "the customer asked")
 
 
@@ -69,10 +70,15 @@ class Till:
         content: dict[str, Any] = answer.json() if answer.content else {}
         return content
 
-    def call(self, path: str, /, key: str = "", **fields: str) -> dict[str, Any]:
+    def call(self, path: str, /, **fields: str) -> dict[str, Any]:
         """Call the API as somebody else of the seller's does."""
-        headers = {"authorization": f"Bearer {KEY}"} | ({"idempotency-key": key} if key else {})
-        answer = self._http.post(f"/v1/{path}", data=fields, headers=headers).raise_for_status()
+        answer = self._http.post(f"/v1/{path}", data=fields, headers=_AS_SELLER).raise_for_status()
+        content: dict[str, Any] = answer.json()
+        return content
+
+    def look(self, path: str, /) -> dict[str, Any]:
+        """What the API answers."""
+        answer = self._http.get(f"/v1/{path}", headers=_AS_SELLER).raise_for_status()
         content: dict[str, Any] = answer.json()
         return content
 

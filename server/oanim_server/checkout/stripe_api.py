@@ -194,6 +194,8 @@ class Stripe:
             page["invoice_creation"] = {"enabled": True}
         if options.automatic_tax:
             page["automatic_tax"] = {"enabled": True}
+            # The tax comes on top, whatever the account's default is: the credits are what the price buys.
+            page["line_items"][0]["price_data"]["tax_behavior"] = "exclusive"
         return page
 
 
