@@ -95,6 +95,16 @@ def test_five_sign_ups_an_hour_come_from_one_address_behind_a_proxy(tmp_path: Pa
         server.sign_up()
 
 
+@pytest.mark.parametrize("hop", ["203.0.113.9:4444", "unknown"])
+def test_a_proxy_on_this_machine_lifts_no_limit_whatever_it_writes(tmp_path: Path, hop: str) -> None:
+    with running({"OANIM_DATA": str(tmp_path), "OANIM_TRUSTED_PROXIES": "127.0.0.1"}) as server:
+        for _ in range(5):
+            sign_up_from(server.channel, hop)
+        with pytest.raises(grpc.RpcError) as caught:
+            sign_up_from(server.channel, hop)
+        assert Refused.of(caught.value).reason == "RATE_LIMITED"
+
+
 def test_without_a_proxy_nobodys_header_is_believed(server: RunningServer) -> None:
     for _ in range(6):
         sign_up_from(server.channel, "203.0.113.9")
