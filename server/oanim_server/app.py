@@ -219,18 +219,21 @@ class App:
             return self._settings.drain_seconds
         return max(0.0, self._deadline - time.monotonic())
 
-    def _published(self) -> WhoAmIResponse:
+    def _published(self) -> dict[Role, WhoAmIResponse]:
         settings = self._settings
-        return WhoAmIResponse(
-            rate_limits=RateLimits(
-                calls_per_second=settings.calls_per_second,
-                burst=settings.burst,
-                open_streams=settings.open_streams,
-                running_generations=settings.running_generations,
-            ),
-            server_version=version("oanim"),
-            sandbox=self._sandbox,
-        )
+        return {
+            role: WhoAmIResponse(
+                rate_limits=RateLimits(
+                    calls_per_second=rate.per_second,
+                    burst=rate.burst,
+                    open_streams=settings.open_streams,
+                    running_generations=settings.running_generations,
+                ),
+                server_version=version("oanim"),
+                sandbox=self._sandbox,
+            )
+            for role, rate in _limits(settings).rates.items()
+        }
 
     async def _ask_database(self) -> None:
         """See that the server may be sent calls. Raises when it may not."""
