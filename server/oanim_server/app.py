@@ -291,9 +291,12 @@ def _price_file(settings: Settings) -> Catalogue:
     file = settings.price_file
     try:
         found = catalogue.load() if file is None else catalogue.parse(file.read_text(encoding="utf-8"))
-    except (ValueError, KeyError) as error:
+    except ValueError as error:
         raise BadSettingError(f"OANIM_PRICE_FILE names {file}, which is no price file: {error}.") from None
-    return found.with_margin(settings.price_margin_percent) if settings.price_margin_percent else found
+    try:
+        return found.with_margin(settings.price_margin_percent) if settings.price_margin_percent else found
+    except ValueError as error:
+        raise BadSettingError(f"OANIM_PRICE_MARGIN_PERCENT cannot be added: {error}.") from None
 
 
 def _accounts(
