@@ -248,18 +248,21 @@ class App:
         host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
         return f"http://{host}:{self.http_port}"
 
-    def _published(self) -> WhoAmIResponse:
+    def _published(self) -> dict[Role, WhoAmIResponse]:
         settings = self._settings
-        return WhoAmIResponse(
-            rate_limits=RateLimits(
-                calls_per_second=settings.calls_per_second,
-                burst=settings.burst,
-                open_streams=settings.open_streams,
-                running_generations=settings.running_generations,
-            ),
-            server_version=version("oanim"),
-            sandbox=self._sandbox,
-        )
+        return {
+            role: WhoAmIResponse(
+                rate_limits=RateLimits(
+                    calls_per_second=rate.per_second,
+                    burst=rate.burst,
+                    open_streams=settings.open_streams,
+                    running_generations=settings.running_generations,
+                ),
+                server_version=version("oanim"),
+                sandbox=self._sandbox,
+            )
+            for role, rate in _limits(settings).rates.items()
+        }
 
     async def _ask_database(self) -> None:
         """See that the server may be sent calls. Raises when it may not."""
@@ -320,9 +323,12 @@ def _price_file(settings: Settings) -> Catalogue:
     file = settings.price_file
     try:
         found = catalogue.load() if file is None else catalogue.parse(file.read_text(encoding="utf-8"))
-    except (ValueError, KeyError) as error:
+    except ValueError as error:
         raise BadSettingError(f"OANIM_PRICE_FILE names {file}, which is no price file: {error}.") from None
-    return found.with_margin(settings.price_margin_percent) if settings.price_margin_percent else found
+    try:
+        return found.with_margin(settings.price_margin_percent) if settings.price_margin_percent else found
+    except ValueError as error:
+        raise BadSettingError(f"OANIM_PRICE_MARGIN_PERCENT cannot be added: {error}.") from None
 
 
 def _checkouts(

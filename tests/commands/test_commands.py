@@ -68,6 +68,15 @@ def test_a_password_in_a_broken_url_is_not_shown(tmp_path: Path, url: str) -> No
     assert not any(part in finished.stderr for part in ("hunter2", "pw", "p@ss", "127.0.0.1"))
 
 
+def test_a_price_file_that_is_none_is_one_sentence_and_exit_2(tmp_path: Path) -> None:
+    file = tmp_path / "prices.toml"
+    file.write_text("prices = 5\nfree_credits_micros = 1\nunlisted_amount_micros = 1\n")
+    finished = command("serve", OANIM_DATA=str(tmp_path / "data"), OANIM_PRICE_FILE=str(file))
+    problem = "prices is no list of [[prices]]"
+    sentence = f"oanim-server: OANIM_PRICE_FILE names {file}, which is no price file: {problem}.\n"
+    assert said(finished) == (2, "", sentence)
+
+
 def test_a_port_that_is_taken_is_one_sentence_and_exit_1(tmp_path: Path) -> None:
     with spawned({"OANIM_DATA": str(tmp_path / "a")}, tmp_path / "log") as server:
         for variable, port, other in (

@@ -18,7 +18,7 @@ from openanimate.metering.v1 import pricing_service_pb2 as pricing
 from openanimate.metering.v1 import wallet_service_pb2 as wallet
 from openanimate.metering.v1.account_service_pb2_grpc import AccountServiceStub
 from openanimate.metering.v1.role_pb2 import ROLE_SERVICE
-from tests.server import SECONDS, Calls, Refused, new_key, running
+from tests.server import SECONDS, Calls, Refused, User, new_key, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,6 +74,29 @@ def test_calls_without_a_key_are_limited_by_address(strict: RunningServer) -> No
     assert refused.reason == "RATE_LIMITED"
 
 
+def test_keys_that_nobody_knows_are_limited_by_address(tmp_path: Path) -> None:
+    limits = {"OANIM_CALLS_PER_SECOND": "1", "OANIM_BURST": "5"}
+    with running({"OANIM_DATA": str(tmp_path), **limits}) as server:
+        known = Calls(server.channel, server.sign_up())
+        known(known.wallet.GetWallet, wallet.GetWalletRequest())
+        fresh = server.sign_up()
+
+        def tried(token: str) -> str:
+            stranger = Calls(server.channel, User("", "", token))
+            return stranger.refused(stranger.wallet.GetWallet, wallet.GetWalletRequest()).reason
+
+        bad = [f"anim_abcdefgh_{number:024}" for number in range(10)]
+        answers = Counter(tried(token) for token in [*bad, "", "nonsense"])
+        assert answers.keys() == {"KEY_INVALID", "RATE_LIMITED"}
+        assert answers["KEY_INVALID"] <= 5
+        # A key that is remembered is not asked about, whoever else is at its address.
+        known(known.wallet.GetWallet, wallet.GetWalletRequest())
+        assert tried(fresh.token) == "RATE_LIMITED"
+        time.sleep(2.0)  # what the address has to wait
+        calls = Calls(server.channel, fresh)
+        calls(calls.wallet.GetWallet, wallet.GetWalletRequest())
+
+
 def sign_up_from(channel: grpc.Channel, address: str) -> None:
     request = account.SignUpRequest(email=f"{new_key()}@example.com", idempotency_key=new_key())
     stub = AccountServiceStub(channel)
@@ -93,6 +116,16 @@ def test_five_sign_ups_an_hour_come_from_one_address_behind_a_proxy(tmp_path: Pa
         assert 3_500 < refused.retry_seconds <= 3_600
         sign_up_from(server.channel, "2001:db8:0:1::5")
         server.sign_up()
+
+
+@pytest.mark.parametrize("hop", ["203.0.113.9:4444", "unknown"])
+def test_a_proxy_on_this_machine_lifts_no_limit_whatever_it_writes(tmp_path: Path, hop: str) -> None:
+    with running({"OANIM_DATA": str(tmp_path), "OANIM_TRUSTED_PROXIES": "127.0.0.1"}) as server:
+        for _ in range(5):
+            sign_up_from(server.channel, hop)
+        with pytest.raises(grpc.RpcError) as caught:
+            sign_up_from(server.channel, hop)
+        assert Refused.of(caught.value).reason == "RATE_LIMITED"
 
 
 def test_without_a_proxy_nobodys_header_is_believed(server: RunningServer) -> None:
@@ -209,14 +242,14 @@ def test_a_stranger_s_streams_lock_nobody_out(tmp_path: Path) -> None:
     environment = {"OANIM_DATA": str(tmp_path), "OANIM_CALLS_IN_FLIGHT": "100", "OANIM_BURST": "2000"}
     with running(environment) as server, ExitStack() as stack:
         calls = Calls(server.channel, server.sign_up())
-        connections = [
-            stack.enter_context(
-                grpc.insecure_channel(server.address, options=[("grpc.use_local_subchannel_pool", 1)])
-            )
-            for _ in range(12)
-        ]
-        streams = [open_health(connection) for connection in connections for _ in range(100)]
-        answers = Counter(attempted(stream) for stream in streams)
+        streams: list[Iterator[health_pb2.HealthCheckResponse]] = []
+        answers: Counter[str] = Counter()
+        for _ in range(12):
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            connection = stack.enter_context(grpc.insecure_channel(server.address, options=options))
+            opened = [open_health(connection) for _ in range(100)]
+            answers.update(attempted(stream) for stream in opened)
+            streams += opened
         assert answers == {"SERVING": 20, "RATE_LIMITED": 1_180}
         calls(calls.wallet.GetWallet, wallet.GetWalletRequest())
 

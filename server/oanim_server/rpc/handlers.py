@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import grpc
 from google.protobuf.message import DecodeError
 
+from oanim_server.accounts.refusals import KeyInvalid
 from oanim_server.database.engine import is_away, is_conflict
 from oanim_server.ledger.refusals import (
     Conflict,
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+    from oanim_server.accounts.authenticator import Authenticator
+    from oanim_server.accounts.values import Caller
     from oanim_server.rpc.edge import Edge
     from oanim_server.rpc.metrics import MethodCounts
     from oanim_server.rpc.roles import Roles
@@ -219,13 +222,27 @@ class Handler(Call):
         if roles is None:
             edge.buckets.take(self.address, edge.limits.keyless, now)
             return
-        caller = self.caller = await edge.authenticator.authenticate(self.token)
+        caller = edge.authenticator.peek(self.token)
+        if caller is None:
+            caller = await self._looked_up(edge.authenticator, now)
+        self.caller = caller
         if edge.draining:
             # Meanwhile; the streams that are open by now were told, and this one is not.
             raise Draining
         if caller.role not in roles:
             raise WrongRole(caller.role)
         edge.buckets.take(caller.account_id, edge.limits.rates[caller.role], now)
+
+    async def _looked_up(self, authenticator: Authenticator, now: float) -> Caller:
+        """The caller of a key that is not remembered; one that nobody knows counts for its address."""
+        buckets, keyless = self.edge.buckets, self.edge.limits.keyless
+        # Before the key is looked up: guesses must not take that from those who have one.
+        buckets.check(self.address, keyless, now)
+        try:
+            return await authenticator.authenticate(self.token)
+        except KeyInvalid:
+            buckets.take(self.address, keyless, now)
+            raise
 
     def _known(self, error: Exception) -> Refusal:
         """What an exception that is no refusal means to the caller."""
