@@ -30,6 +30,21 @@ from oanim.cli import main
 main(["pricing"])
 """
 
+ASKED_THREE_TIMES = """
+import os, signal, time
+from oanim.cli.interruption import interruption
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+interruption.listen()
+for pause_s in (0, 0, 1.1):
+    time.sleep(pause_s)
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        print("went on")
+    except KeyboardInterrupt:
+        print("ended")
+"""
+
 
 def in_shell(cli: Cli, redirected: str, *arguments: str) -> Ended:
     """Run a command as a shell does that redirects its streams."""
@@ -99,3 +114,14 @@ def test_an_impatient_interruption_loses_nothing_of_what_the_first_one_says(
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert re.search(r"the work goes on\. Get it later: oanim assets get \S+ --out bg\.png", err)
+
+
+def test_an_interruption_that_got_lost_can_be_repeated(cli: Cli) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", ASKED_THREE_TIMES],
+        capture_output=True,
+        text=True,
+        env=cli.environment(),
+        check=True,
+    )
+    assert ended.stdout.split("\n") == ["ended", "went on", "ended", ""]

@@ -7,49 +7,36 @@ and yaml are imported by the command that needs them, because starting is most o
 from __future__ import annotations
 
 import os
-import signal
 import sys
+import warnings
 from typing import TYPE_CHECKING
+
+from oanim.cli.interruption import interruption
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import FrameType
 
 _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
-# Whoever ends us gets what Ctrl-C gets: nothing half-written, and how to go on.
-_ENDS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `oanim` and exit."""
     try:
-        for number in _ENDS:
-            # What is ignored on purpose, as by nohup, stays ignored.
-            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-                signal.signal(number, _interrupt)
+        interruption.listen()
         _open_streams()
+        if not sys.warnoptions:
+            # They are for whoever works on oanim: what an interruption left undone, and the like.
+            warnings.simplefilter("ignore")
         # What grpc's core has to say about connections is said by us, in a sentence.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from oanim.cli.running import run
 
         code = run(arguments)
-        # What asks for an end now comes after it.
-        _ignore_ends()
     except KeyboardInterrupt:
         sys.stderr.write("oanim: interrupted.\n")
         code = 130
+    interruption.stop_listening()
     sys.exit(code)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """End what runs, once: a second Ctrl-C would only cut off what the first one has to say."""
-    _ignore_ends()
-    raise KeyboardInterrupt
-
-
-def _ignore_ends() -> None:
-    for number in _ENDS:
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _open_streams() -> None:

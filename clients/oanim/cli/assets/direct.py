@@ -15,6 +15,7 @@ from oanim.cli.assets.files import Named, how_to_get, misnamed
 from oanim.cli.assets.following import Following, lost
 from oanim.cli.assets.work import Quote
 from oanim.cli.failures import INTERRUPTED, USAGE, Failure
+from oanim.cli.interruption import interruption
 from oanim.cli.money import MAX_AMOUNT_MICROS, dollars
 from oanim.cli.showing import Answer
 from oanim_models import catalogue, fal, inputs
@@ -124,8 +125,8 @@ class Direct:
 def _run(done: Coroutine[None, None, Answer], following: Following, destination: Destination) -> Answer:
     job = following.job
     try:
-        return asyncio.run(done)
-    except KeyboardInterrupt:
+        return asyncio.run(_cancelled_by_interruption(done))
+    except (KeyboardInterrupt, asyncio.CancelledError):
         raise _interrupted(following, destination) from None
     except Gone as error:
         error.add_note("It was made, and fal.ai bills it all the same.")
@@ -134,6 +135,13 @@ def _run(done: Coroutine[None, None, Answer], following: Following, destination:
         if job.request_id and not following.has_failed:
             error.add_note(how_to_get(job.request_id, destination))
         raise
+
+
+async def _cancelled_by_interruption(done: Coroutine[None, None, Answer]) -> Answer:
+    """An exception in the middle of the event loop, or of what it calls, could be lost."""
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(done)
+    with interruption.calls(lambda: loop.call_soon_threadsafe(task.cancel)):
+        return await task
 
 
 def _priced(asked: Asked) -> tuple[catalogue.Price, int, int]:
