@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -24,8 +24,9 @@ def backup(source: Path, target: Path) -> None:
     if target.exists():
         raise DatabaseError(f"{target} is there already: name a new file")
     written = target.with_name(f"{target.name}.part")
-    written.unlink(missing_ok=True)
     try:
+        written.unlink(missing_ok=True)
+        written.touch()
         with (
             closing(sqlite3.connect(f"file:{quote(str(source))}?mode=ro", uri=True)) as reading,
             closing(sqlite3.connect(written)) as writing,
@@ -39,7 +40,8 @@ def backup(source: Path, target: Path) -> None:
     except OSError as error:
         raise DatabaseError(f"{target} cannot be written: {error.strerror}") from None
     finally:
-        written.unlink(missing_ok=True)
+        with suppress(OSError):
+            written.unlink()
 
 
 def _sync(path: Path) -> None:
