@@ -58,6 +58,13 @@ def buy(user: Cli, *words: str, how: str = "pay") -> tuple[int, str]:
     return process.returncode, out
 
 
+def tell(url: str, what: str, **how: object) -> None:
+    """Tell the sandbox what becomes of the session that is paid at an address."""
+    sandbox, _, session = url.partition("/pay/")
+    told = httpx.post(f"{sandbox}/sandbox/{what.format(session)}", json=how, timeout=30)
+    told.raise_for_status()
+
+
 def answer(ended: Ended) -> Any:
     assert ended.exit_code == 0, ended.err
     return json.loads(ended.out)
@@ -105,6 +112,41 @@ def test_who_leaves_looks_again_and_is_credited_all_the_same(user: Cli) -> None:
     assert answer(again)["replayed"]
     assert user.run("billing", "receipt", checkout_id).exit_code == 0
     assert answer(user.run("billing", "--json"))["wallet"]["balance_micros"] == 60_000_000
+
+
+@pytest.mark.parametrize(
+    ("paid", "code", "said"),
+    [
+        (True, 0, "Credited $55.00, $5.00 of it a bonus. The balance is $60.00.\n"),
+        (False, 1, "oanim: the payment failed, and nothing was credited. "),
+    ],
+)
+def test_a_slow_payment_is_waited_for_and_credited_if_it_comes(
+    user: Cli,
+    paid: bool,  # noqa: FBT001
+    code: int,
+    said: str,
+) -> None:
+    with user.start("billing", "buy", "--amount", "50") as process:
+        url = url_of(process)
+        pay(url, "later")
+        line_of(process, "paid by a way that takes hours or days")
+        tell(url, "payments/{}/settle", paid=paid)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert said in out + err
+    balance = answer(user.run("billing", "--json"))["wallet"]["balance_micros"]
+    assert balance == (60_000_000 if paid else 5_000_000)
+
+
+def test_a_page_that_has_closed_ends_the_wait(user: Cli) -> None:
+    with user.start("billing", "buy", "--amount", "50") as process:
+        tell(url_of(process), "sessions/{}/expire-in", seconds=0.0)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, "")
+    assert err.endswith(
+        "oanim: the time to pay ran out, and nothing was paid. Try again: oanim billing buy --amount 50.00\n"
+    )
 
 
 def test_what_can_be_bought_is_explained_and_quoted_for_nothing(user: Cli) -> None:

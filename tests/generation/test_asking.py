@@ -23,6 +23,7 @@ from oanim_server.ledger.refusals import (
 )
 from oanim_server.ledger.values import Scope
 from tests.generation.house import GRANT, PRICE, House, Rest, asked
+from tests.ledger.counting import statements_of_new_connections
 from tests.pricing.shop import costing
 
 if TYPE_CHECKING:
@@ -201,6 +202,44 @@ def test_an_input_that_is_no_object_is_refused(house: House, input_json: str) ->
     refusal = house.refused(account, "", input_json=input_json or " ")
     assert isinstance(refusal, InvalidField)
     assert (refusal.field, house.wallet(account).seq) == ("input_json", 1)
+
+
+@pytest.mark.parametrize("asked_for", [True, 1, "true", "yes"])
+def test_an_input_that_asks_for_the_files_in_the_answer_is_refused(
+    house: House, prompt: str, asked_for: object
+) -> None:
+    account = house.account()
+    refusal = house.refused(account, prompt, sync_mode=asked_for)
+    assert isinstance(refusal, InvalidField)
+    assert (refusal.field, refusal.description) == (
+        "input_json",
+        "sync_mode would put the files themselves into the answer: leave it out, DownloadOutput gives them",
+    )
+    assert house.wallet(account).seq == 1
+
+
+@pytest.mark.parametrize("asked_for", [False, None])
+def test_an_input_that_does_not_ask_for_them_in_words_is_taken(
+    house: House, prompt: str, asked_for: object
+) -> None:
+    assert house.made(house.account(), prompt, sync_mode=asked_for).standing is Standing.SUCCEEDED
+
+
+def test_what_is_listed_and_watched_is_read_without_the_input(
+    open_database: Callable[[], Database], fal: Fal, tmp_path: Path, prompt: str
+) -> None:
+    house = House(open_database(), tmp_path, fal.url)
+    account = house.account()
+    house.made(account, prompt)
+    house.close()
+    with statements_of_new_connections() as sent:
+        house = House(open_database(), tmp_path, fal.url)
+        [made] = house.do(house.generations.page(account, before=None, limit=2))
+        house.followed(made)
+        looks = [one for one in sent if "generations.progress" in one and "SELECT" in one]
+        house.close()
+    assert len(looks) == 2
+    assert not any("input_json" in look for look in looks)
 
 
 def test_an_input_is_passed_on_as_it_was_written(house: House, fal: Fal, prompt: str) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from oanim_server.database.engine import Database
 from oanim_server.database.migrate import migrate
+from tests.selling import RunningShop, selling_on
 from tests.server import Calls, RunningServer, running
 
 if TYPE_CHECKING:
@@ -55,3 +57,17 @@ def server(
 def calls(server: RunningServer) -> Calls:
     """A new account's calls."""
     return Calls(server.channel, server.sign_up())
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningShop]:
+    """A server on each database that sells, through a Stripe of its own."""
+    cluster = partial(request.getfixturevalue, "postgresql_cluster")
+    with selling_on(request.param, cluster, tmp_path_factory.mktemp("data")) as started:
+        yield started
+
+
+@pytest.fixture
+def buyer(shop: RunningShop) -> Calls:
+    """The calls of a new account of the shop."""
+    return Calls(shop.server.channel, shop.server.sign_up())

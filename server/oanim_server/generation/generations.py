@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 # The hub knows what is watched by one number.
 _NUMBER_BITS = 64
+# How long a stop waits for holds that are being opened: a database that hangs must not keep it.
+_OPENING_SECONDS = 2.0
 
 
 class Generations:
@@ -94,9 +96,17 @@ class Generations:
         """Take over the jobs that a former life left, and begin to work."""
         await self._runner.start()
 
-    async def stop(self, grace_seconds: float = 5.0) -> None:
-        """Hand the jobs over; after the calls have ended, before the ledger stops."""
-        await asyncio.gather(*self._opening, return_exceptions=True)
+    async def quieten(self) -> None:
+        """Begin no more work; returns when no paid request is on its way. Who follows work may go then."""
+        await self._runner.quieten()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Hand the jobs over; after the calls have ended, before the ledger stops.
+
+        :param grace_seconds: how long paid requests that are on their way may still take to be answered.
+        """
+        if self._opening:
+            await asyncio.wait(self._opening, timeout=_OPENING_SECONDS)
         await self._runner.stop(grace_seconds)
         await self._hub.close()
         await self._downloads.aclose()

@@ -248,6 +248,7 @@ class Reads:
         query = select(r.wallet_id, r.number, r.ended_at, r.model, r.uncollected_micros)
         query = query.where(r.uncollected_micros > 0)
         if wallet_id is not None:
+            self._wallet(connection, wallet_id)
             query = query.where(r.wallet_id == wallet_id)
         query = query.order_by(r.ended_at.desc(), r.wallet_id, r.number).offset(offset).limit(limit)
         return [UncollectedRecord(*row) for row in connection.execute(query)]
