@@ -30,6 +30,7 @@ from oanim_server.settings import Settings
 from openanimate.metering.v1 import account_service_pb2, admin_service_pb2
 from openanimate.metering.v1.account_service_pb2_grpc import AccountServiceStub
 from openanimate.metering.v1.admin_service_pb2_grpc import AdminServiceStub
+from openanimate.metering.v1.checkout_service_pb2_grpc import CheckoutServiceStub
 from openanimate.metering.v1.generate_service_pb2_grpc import GenerateServiceStub
 from openanimate.metering.v1.pricing_service_pb2_grpc import PricingServiceStub
 from openanimate.metering.v1.wallet_service_pb2_grpc import WalletServiceStub
@@ -80,6 +81,7 @@ class Calls:
         self.account = AccountServiceStub(channel)
         self.wallet = WalletServiceStub(channel)
         self.pricing = PricingServiceStub(channel)
+        self.checkout = CheckoutServiceStub(channel)
         self.generate = GenerateServiceStub(channel)
         self.admin = AdminServiceStub(channel)
 

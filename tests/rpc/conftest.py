@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from oanim_server.database.engine import Database
 from oanim_server.database.migrate import migrate
+from tests.selling import RunningShop, selling_on
 from tests.server import Calls, RunningServer, running
 
 if TYPE_CHECKING:
@@ -20,15 +23,22 @@ if TYPE_CHECKING:
 MANY_SIGN_UPS = {"OANIM_FREE_CREDITS_DAILY_CAP_USD": "100000"}
 
 
-@pytest.fixture(scope="session")
-def postgresql_environment(postgresql_cluster: Cluster) -> Iterator[dict[str, str]]:
-    """The settings of a server on a migrated PostgreSQL."""
-    url = postgresql_cluster.create_database()
+@contextmanager
+def postgresql_settings(cluster: Cluster) -> Iterator[dict[str, str]]:
+    """The settings of a server on a migrated PostgreSQL database, until the block ends."""
+    url = cluster.create_database()
     database = Database.open_postgresql(url, unsafe=True)
     migrate(database)
     database.close()
     yield {"OANIM_DATABASE_URL": url, "OANIM_POSTGRESQL_UNSAFE": "1", **MANY_SIGN_UPS}
-    postgresql_cluster.drop_database(url)
+    cluster.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def postgresql_environment(postgresql_cluster: Cluster) -> Iterator[dict[str, str]]:
+    """The settings of the servers on PostgreSQL that tests share."""
+    with postgresql_settings(postgresql_cluster) as settings:
+        yield settings
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
@@ -47,3 +57,17 @@ def server(
 def calls(server: RunningServer) -> Calls:
     """A new account's calls."""
     return Calls(server.channel, server.sign_up())
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningShop]:
+    """A server on each database that sells, through a Stripe of its own."""
+    cluster = partial(request.getfixturevalue, "postgresql_cluster")
+    with selling_on(request.param, cluster, tmp_path_factory.mktemp("data")) as started:
+        yield started
+
+
+@pytest.fixture
+def buyer(shop: RunningShop) -> Calls:
+    """The calls of a new account of the shop."""
+    return Calls(shop.server.channel, shop.server.sign_up())

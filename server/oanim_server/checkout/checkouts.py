@@ -157,7 +157,8 @@ class Checkouts:
                 await changed.wait()
 
     async def page(self, wallet_id: int, *, before: int | None, limit: int) -> list[Purchase]:
-        """Purchases that were paid, below a credit's number, newest first."""
+        """Purchases that were paid, below a credit's number, newest first; NotFound for no account."""
+        await self._ledger.wallet(wallet_id)
         return await self._database.read(partial(rows.paid, wallet_id=wallet_id, before=before, limit=limit))
 
     async def receipt(self, wallet_id: int, token: str) -> tuple[Receipt, str]:

@@ -56,8 +56,13 @@ class Refunds:
         request_id = f"refund-{secrets.token_hex(12)}"
         request = await self._ledger.write(partial(_request, wanted=wanted, request_id=request_id))
         replayed = request.request_id != request_id
-        if not request.refund_id and request.state != REFUSED:
-            request = await self.go_on(request)
+        if request.state == REFUSED:
+            raise _refused()
+        if not request.refund_id:
+            try:
+                request = await self.go_on(request)
+            except InvalidField:
+                raise _refused() from None
         return request, replayed
 
     async def go_on(self, request: RefundRequest) -> RefundRequest:
@@ -102,7 +107,8 @@ def _request(connection: Connection, now: int, *, wanted: Wanted, request_id: st
         idem_key=wanted.idempotency_key,
     )
     if known is not None:
-        if (known.token, known.asked_micros) != (wanted.token, wanted.amount_micros):
+        asked = (wanted.token, wanted.amount_micros, wanted.note.reason)
+        if (known.token, known.asked_micros, known.reason) != asked:
             raise IdempotencyKeyReused(wanted.idempotency_key)
         return known
     counting = filter(rules.counts, rows.refunds_of(connection, purchase))
@@ -128,3 +134,11 @@ def _request(connection: Connection, now: int, *, wanted: Wanted, request_id: st
     )
     rows.add_request(connection, request)
     return request
+
+
+def _refused() -> InvalidField:
+    """What is said each time of a request that came to nothing; Stripe's own word is for another field."""
+    return InvalidField(
+        field="amount_micros",
+        description="Stripe gives nothing back for this request: look at the purchase, and use another key",
+    )

@@ -48,6 +48,8 @@ def event_of(content: Mapping[str, Any]) -> Event:
     :raises ValueError: for what is none.
     """
     about = _object(content)
+    if _is_deeper(content, 100):
+        raise ValueError("it is too deep")
     return Event(
         event_id=_text(content, "id"),
         type=_text(content, "type"),
@@ -130,6 +132,18 @@ def dispute_word(dispute: Mapping[str, Any], event_type: str) -> DisputeWord:
         and (event_type == "charge.dispute.funds_reinstated" or (closed and state == "won")),
         currency=_word(dispute, "currency"),
     )
+
+
+def _is_deeper(content: object, levels: int) -> bool:
+    """Stripe's objects are a few deep. What is as deep as Python's stack could be read here, and not there."""
+    level = [content]
+    while level and levels:
+        levels -= 1
+        inside = [
+            one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)
+        ]
+        level = [one for found in inside for one in found]
+    return bool(level)
 
 
 def _object(content: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -144,7 +144,7 @@ class AdminServicer:
 
     async def ListAccounts(self, request: pb.ListAccountsRequest, call: Call) -> pb.ListAccountsResponse:
         limit = shape.page_size(request.page_size)
-        offset = shape.page_before(request.page_token) or 0
+        offset = shape.page_offset(request.page_token)
         found = await self._accounts.page(email=request.email, offset=offset, limit=limit + 1)
         return pb.ListAccountsResponse(
             accounts=map(_account, found[:limit]),
@@ -155,7 +155,7 @@ class AdminServicer:
         self, request: pb.ListUncollectedRequest, call: Call
     ) -> pb.ListUncollectedResponse:
         limit = shape.page_size(request.page_size)
-        offset = shape.page_before(request.page_token) or 0
+        offset = shape.page_offset(request.page_token)
         of = call.named_account(request.account_id) if request.account_id else None
         found = await self._ledger.uncollected(of, offset=offset, limit=limit + 1)
         return pb.ListUncollectedResponse(

@@ -43,4 +43,7 @@ def pages(
     async def metrics(_request: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-    return Starlette(routes=[Route("/healthz", healthz), Route("/metrics", metrics), *more])
+    application = Starlette(routes=[Route("/healthz", healthz), Route("/metrics", metrics), *more])
+    # It would lead to whatever host the request names.
+    application.router.redirect_slashes = False
+    return application

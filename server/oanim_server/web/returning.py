@@ -13,7 +13,8 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from oanim_server.checkout.rows import reference, reference_of
-from oanim_server.checkout.values import State
+from oanim_server.checkout.values import MICROS_PER_CENT, State
+from oanim_server.database.engine import is_away
 from oanim_server.ledger.refusals import NotFound
 from oanim_server.ledger.values import MICROS_PER_USD
 
@@ -33,6 +34,11 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
+_AWAY = {
+    "title": "Not now",
+    "message": "We cannot look at the moment. What was paid is not lost: this page looks again by itself.",
+    "waiting": True,
+}
 _EMPTY = {"waiting": False, "pay_url": "", "next_step": "", "checkout_id": ""}
 
 
@@ -45,6 +51,10 @@ def returning(get: Callable[[int, str], Awaitable[Purchase]]) -> Route:
             purchase = await get(*named) if named is not None else None
         except NotFound:
             purchase = None
+        except Exception as error:
+            if is_away(error):
+                return _page(503, **_AWAY)
+            raise
         if purchase is None:
             return _page(404, title="No such purchase", message="Look at the address again.")
         return _page(200, **_shown(purchase, cancelled="cancelled" in request.query_params))
@@ -55,18 +65,19 @@ def returning(get: Callable[[int, str], Awaitable[Purchase]]) -> Route:
 def _shown(purchase: Purchase, *, cancelled: bool) -> dict[str, Any]:
     shown: dict[str, Any] = {"checkout_id": reference(purchase.wallet_id, purchase.token)}
     if purchase.state is State.PAID:
-        credits_usd = _usd(purchase.credits_micros)
-        return shown | {
-            "title": "Paid",
-            "message": f"{credits_usd} of credits are in your account. You can close this page.",
-            "next_step": "oanim billing",
-        }
+        message = f"{_usd(purchase.credits_micros)} of credits are in your account. You can close this page."
+        if purchase.reversed_micros:
+            message = (
+                f"{_usd(purchase.credits_micros)} of credits came in, and {_usd(purchase.reversed_micros)} "
+                "of them went back with a refund or a dispute."
+            )
+        return shown | {"title": "Paid", "message": message, "next_step": "oanim billing"}
     if purchase.state in (State.EXPIRED, State.FAILED):
         why = "took too long" if purchase.state is State.EXPIRED else "did not go through"
         return shown | {
             "title": "Not paid",
             "message": f"The payment {why}. Nothing was charged.",
-            "next_step": f"oanim billing buy --amount {purchase.amount_micros // MICROS_PER_USD}",
+            "next_step": f"oanim billing buy --amount {_amount(purchase.amount_micros)}",
         }
     if purchase.state is State.PROCESSING:
         return shown | {
@@ -89,7 +100,13 @@ def _shown(purchase: Purchase, *, cancelled: bool) -> dict[str, Any]:
 
 def _usd(micros: int) -> str:
     dollars, rest = divmod(micros, MICROS_PER_USD)
-    return f"${dollars:,}.{rest // 10_000:02}"
+    return f"${dollars:,}.{rest // MICROS_PER_CENT:02}"
+
+
+def _amount(micros: int) -> str:
+    """An amount as a command takes it."""
+    dollars, rest = divmod(micros, MICROS_PER_USD)
+    return f"{dollars}.{rest // MICROS_PER_CENT:02}" if rest else str(dollars)
 
 
 def _page(status_code: int, **shown: Any) -> Response:
