@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from oanim_server.ledger.values import Note
 
 REFUSED = "refused"
-_REFUSED = InvalidField(field="amount_micros", description="Stripe gives nothing back for this purchase")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +53,12 @@ class Refunds:
         request = await self._ledger.write(partial(_request, wanted=wanted, request_id=request_id))
         replayed = request.request_id != request_id
         if request.state == REFUSED:
-            raise _REFUSED.again()
+            raise _refused()
         if not request.refund_id:
-            request = await self.go_on(request)
+            try:
+                request = await self.go_on(request)
+            except InvalidField:
+                raise _refused() from None
         return request, replayed
 
     async def go_on(self, request: RefundRequest) -> RefundRequest:
@@ -71,7 +73,7 @@ class Refunds:
         except InvalidField:
             # Stripe gives nothing back for it, however often it is asked.
             await self._ledger.write(partial(rows.answered, **where, refund_id="", state=REFUSED))  # type: ignore[arg-type]
-            raise _REFUSED.again() from None
+            raise
         await self._ledger.write(partial(rows.answered, **where, refund_id=refund_id, state=state))  # type: ignore[arg-type]
         return request._replace(refund_id=refund_id, state=state)
 
@@ -114,3 +116,11 @@ def _request(connection: Connection, now: int, *, wanted: Wanted, request_id: st
     )
     rows.add_request(connection, request)
     return request
+
+
+def _refused() -> InvalidField:
+    """What is said each time of a request that came to nothing; Stripe's own word is for another field."""
+    return InvalidField(
+        field="amount_micros",
+        description="Stripe gives nothing back for this request: look at the purchase, and use another key",
+    )

@@ -6,8 +6,7 @@ Amounts come as cents. Whatever is missing or of another type is a ValueError: n
 from __future__ import annotations
 
 import json
-from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from oanim_server.checkout.values import (
     MICROS_PER_CENT,
@@ -40,9 +39,7 @@ CHARGE_REFUNDED = "charge.refunded"
 TYPES = (*SESSIONS, *REFUNDS, *DISPUTES, CHARGE_REFUNDED)
 
 _MAX_CENTS = 10**12
-_MAX_BYTES = 255
-# Stripe's objects are a few deep. What is as deep as Python's stack could be read here, and not there.
-_MAX_DEPTH = 100
+_LONGEST = 255
 
 
 def event_of(content: Mapping[str, Any]) -> Event:
@@ -51,12 +48,12 @@ def event_of(content: Mapping[str, Any]) -> Event:
     :raises ValueError: for what is none.
     """
     about = _object(content)
-    if _depth(content) > _MAX_DEPTH:
+    if _is_deeper(content, 100):
         raise ValueError("it is too deep")
     return Event(
         event_id=_text(content, "id"),
         type=_text(content, "type"),
-        object_id=_maybe_text(about, "id"),
+        object_id=_word(about, "id"),
         payload=json.dumps(content, separators=(",", ":")),
     )
 
@@ -79,24 +76,29 @@ def word_of(event: Event) -> Word | None:
 def payment_of(event: Event) -> str:
     """The payment intent, or the charge, that an event about a charge names."""
     about = _object(json.loads(event.payload))
-    return _id(about, "payment_intent") or _maybe_text(about, "id")
+    return _id(about, "payment_intent") or _text(about, "id")
 
 
 def session_word(session: Mapping[str, Any], *, failed: bool = False) -> SessionWord:
     """A checkout session."""
     details = session.get("total_details") or {}
+    if not isinstance(details, dict):
+        raise ValueError("total_details is no object")  # noqa: TRY004 - it is bad content, whatever its type
+    reference = session.get("client_reference_id")
     return SessionWord(
         session_id=_text(session, "id"),
-        reference=_maybe_text(session, "client_reference_id"),
-        status=_maybe_text(session, "status"),
+        # Whatever others sell with this account may have any reference: it is none of ours then.
+        reference=reference if _is_word(reference) else "",
+        status=_word(session, "status"),
         paid=session.get("payment_status") == "paid",
         failed=failed,
         payment_intent=_id(session, "payment_intent"),
-        subtotal_micros=_micros(session, "amount_subtotal"),
-        total_micros=_micros(session, "amount_total"),
-        tax_micros=_micros(details, "amount_tax") if details.get("amount_tax") is not None else 0,
-        currency=_maybe_text(session, "currency"),
-        mode=_maybe_text(session, "mode"),
+        # One that sells nothing has no amounts: 0 is never what was sold.
+        subtotal_micros=_micros(session, "amount_subtotal", missing=0),
+        total_micros=_micros(session, "amount_total", missing=0),
+        tax_micros=_micros(details, "amount_tax", missing=0),
+        currency=_word(session, "currency"),
+        mode=_word(session, "mode"),
         livemode=session.get("livemode") is True,
     )
 
@@ -109,7 +111,7 @@ def refund_word(refund: Mapping[str, Any]) -> RefundWord:
         charge=_id(refund, "charge"),
         amount_micros=_micros(refund, "amount"),
         state=_text(refund, "status"),
-        currency=_maybe_text(refund, "currency"),
+        currency=_word(refund, "currency"),
     )
 
 
@@ -128,19 +130,20 @@ def dispute_word(dispute: Mapping[str, Any], event_type: str) -> DisputeWord:
         and (event_type == "charge.dispute.funds_withdrawn" or (closed and state == "lost")),
         reinstated=not inquiry
         and (event_type == "charge.dispute.funds_reinstated" or (closed and state == "won")),
-        currency=_maybe_text(dispute, "currency"),
+        currency=_word(dispute, "currency"),
     )
 
 
-def _depth(content: object) -> int:
-    depth, level = 0, [content]
-    while level:
-        depth += 1
-        inner = [
+def _is_deeper(content: object, levels: int) -> bool:
+    """Stripe's objects are a few deep. One as deep as Python's stack could be read here, and not there."""
+    level = [content]
+    while level and levels:
+        levels -= 1
+        inside = [
             one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)
         ]
-        level = list(chain.from_iterable(inner))
-    return depth
+        level = [one for found in inside for one in found]
+    return bool(level)
 
 
 def _object(content: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -151,27 +154,39 @@ def _object(content: Mapping[str, Any]) -> Mapping[str, Any]:
     return about
 
 
-def _text(content: Mapping[str, Any], name: str) -> str:
+def _is_word(value: object) -> TypeGuard[str]:
+    """Whether it is a short text that both databases can keep."""
+    return isinstance(value, str) and len(value) <= _LONGEST and value.isprintable()
+
+
+def _word(content: Mapping[str, Any], name: str) -> str:
+    """A text that may be missing."""
     value = content.get(name)
-    # What cannot be written in UTF-8 is a ValueError, too.
-    if not isinstance(value, str) or not value or "\0" in value or len(value.encode()) > _MAX_BYTES:
-        raise ValueError(f"{name} is missing, or no text of at most {_MAX_BYTES} bytes")
+    if value is None:
+        return ""
+    if not _is_word(value):
+        raise ValueError(f"{name} is no text")
     return value
 
 
-def _maybe_text(content: Mapping[str, Any], name: str) -> str:
-    """A text; empty where there is none."""
-    return _text(content, name) if content.get(name) else ""
+def _text(content: Mapping[str, Any], name: str) -> str:
+    """A text that must be there."""
+    value = _word(content, name)
+    if not value:
+        raise ValueError(f"{name} is missing")
+    return value
 
 
 def _id(content: Mapping[str, Any], name: str) -> str:
     """An id, or the id of an object that came with it; empty for none."""
     value = content.get(name)
-    return _maybe_text(value, "id") if isinstance(value, dict) else _maybe_text(content, name)
+    return _text(value, "id") if isinstance(value, dict) else _word(content, name)
 
 
-def _micros(content: Mapping[str, Any], name: str) -> int:
+def _micros(content: Mapping[str, Any], name: str, *, missing: int | None = None) -> int:
     cents = content.get(name)
+    if cents is None and missing is not None:
+        return missing
     if type(cents) is not int or not 0 <= cents <= _MAX_CENTS:
         raise ValueError(f"{name} is no amount")
     return cents * MICROS_PER_CENT
