@@ -51,18 +51,26 @@ def parse(url: str, *, allow_insecure: bool) -> Address:
     """Read `https://host[:port]`, `http://host:port` or `unix:/path`; raises ValueError for anything else."""
     if url.startswith("unix:"):
         return _local_socket(url)
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        given_port = parts.port
+    except ValueError as error:
+        raise _no_url(url) from error
     if parts.scheme not in _PORTS or not parts.hostname:
-        raise ValueError(
-            f"not a server's URL: {_shown(url)}; use https://host[:port], http://host:port or unix:/path"
-        )
+        raise _no_url(url)
     if parts.username is not None or parts.path not in {"", "/"} or parts.query or parts.fragment:
-        raise ValueError(f"a server's URL is a scheme, a host and a port, nothing else: {_shown(url)}")
+        raise ValueError(f"a server's URL is a scheme, a host and a port, nothing else: {shown(url)}")
     if parts.scheme == "http" and not allow_insecure and not _is_loopback(parts.hostname):
-        raise ValueError(f"{_shown(url)} would send the API key in clear; use https")
-    port = parts.port if parts.port is not None else _PORTS[parts.scheme]
+        raise ValueError(f"{shown(url)} would send the API key in clear; use https")
+    port = given_port if given_port is not None else _PORTS[parts.scheme]
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return Address(target=f"dns:///{host}:{port}", tls=parts.scheme == "https")
+
+
+def _no_url(url: str) -> ValueError:
+    return ValueError(
+        f"not a server's URL: {shown(url)}; use https://host[:port], http://host:port or unix:/path"
+    )
 
 
 def _local_socket(url: str) -> Address:
@@ -81,7 +89,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _shown(url: str) -> str:
+def shown(url: str) -> str:
     """Leave out what stands before an @: it may be a secret."""
     scheme, separator, rest = url.partition("://")
     return scheme + separator + rest.rpartition("@")[2]

@@ -92,6 +92,8 @@ class AsyncConnection:
             pause_s = attempts.pause_before_repeating_s(error) if resumes else attempts.pause_s(error)
             if pause_s is None:
                 raise error
+            if resumes and call.on_break is not None:
+                call.on_break(error, attempts.failing_for_s())
             await asyncio.sleep(pause_s)
 
     async def upload(self, call: UploadCall[Answer]) -> Answer:

@@ -89,6 +89,8 @@ class Connection:
             pause_s = attempts.pause_before_repeating_s(error) if resumes else attempts.pause_s(error)
             if pause_s is None:
                 raise error
+            if resumes and call.on_break is not None:
+                call.on_break(error, attempts.failing_for_s())
             time.sleep(pause_s)
 
     def upload(self, call: UploadCall[Answer]) -> Answer:

@@ -65,10 +65,11 @@ class Attempts:
     def __init__(self, deadline: Deadline) -> None:
         self._deadline = deadline
         self._failures = 0
+        self._failing_since = 0.0
 
     def pause_s(self, error: OanimError) -> float | None:
         """Decide on a call that was refused."""
-        self._failures += 1
+        self._failed()
         exhausted = error.code is grpc.StatusCode.RESOURCE_EXHAUSTED and error.retry_after_s is not None
         if not exhausted or self._failures >= MAX_ATTEMPTS:
             return None
@@ -76,12 +77,21 @@ class Attempts:
 
     def pause_before_repeating_s(self, error: OanimError) -> float | None:
         """Decide on a call that is to be answered whatever it takes, as often as the deadline allows."""
-        self._failures += 1
+        self._failed()
         return self._within(error) if is_repeatable(error) else None
 
     def went_on(self) -> None:
         """Note that the server answers: the next failure is a first one."""
         self._failures = 0
+
+    def failing_for_s(self) -> float:
+        """Answer how long ago the first failure of those in a row was."""
+        return time.monotonic() - self._failing_since
+
+    def _failed(self) -> None:
+        if self._failures == 0:
+            self._failing_since = time.monotonic()
+        self._failures += 1
 
     def _within(self, error: OanimError) -> float | None:
         pause = max(backoff_s(self._failures), error.retry_after_s or 0.0)

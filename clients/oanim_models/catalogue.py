@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import tomllib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from decimal import Decimal
 from fractions import Fraction
 from importlib import resources
@@ -88,6 +88,14 @@ class Catalogue:
     bonus_threshold_micros: int
     bonus_percent: int
 
+    def __post_init__(self) -> None:
+        """Refuse amounts that could not be charged or given."""
+        for name, least in (("unlisted_amount_micros", 1), ("free_credits_micros", 0)):
+            value = getattr(self, name)
+            if type(value) is not int or not least <= value <= MAX_AMOUNT_MICROS:
+                message = f"{name} is {value!r} and must be a whole number from {least} to 10^12"
+                raise ValueError(message)
+
     def price(self, model: str) -> Price | None:
         """Find a listed model by its published name or its endpoint; None if it is not listed."""
         for price in self.prices:
@@ -119,7 +127,8 @@ class Catalogue:
     def with_margin(self, percent: Decimal) -> Catalogue:
         """Fold an operator's margin into every amount, each rounded up once.
 
-        Raises ValueError for a negative margin, for one above 1,000 percent, and when there is one already.
+        Raises ValueError for a negative margin, for one above 1,000 percent, when there is one already, and
+        when an amount would be too large.
         """
         if not percent.is_finite() or not 0 <= percent <= MAX_MARGIN_PERCENT or self.margin_percent:
             message = "a margin is 0 to 1000 percent and is added once"
@@ -144,7 +153,11 @@ def load() -> Catalogue:
 def parse(text: str) -> Catalogue:
     """Read a price file. Raises ValueError (of TOML, or naming the row) when it is not one."""
     content = tomllib.loads(text)
-    prices = tuple(_price(row) for row in content.pop("prices"))
+    rows = _taken(content, "prices")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        message = "prices is no list of [[prices]]"
+        raise ValueError(message)
+    prices = tuple(map(_price, rows))
     names = [price.model for price in prices]
     endpoints = [price.endpoint for price in prices]
     defaults = [price.category for price in prices if price.default]
@@ -155,8 +168,8 @@ def parse(text: str) -> Catalogue:
     bonus = content.pop("bonus", {"threshold_micros": 0, "percent": 0})
     catalogue = Catalogue(
         prices=prices,
-        unlisted_amount_micros=content.pop("unlisted_amount_micros"),
-        free_credits_micros=content.pop("free_credits_micros"),
+        unlisted_amount_micros=_taken(content, "unlisted_amount_micros"),
+        free_credits_micros=_taken(content, "free_credits_micros"),
         margin_percent=Decimal(0),
         content_hash="",
         bonus_threshold_micros=_whole(bonus, "threshold_micros", MAX_AMOUNT_MICROS),
@@ -176,13 +189,31 @@ def valid_model(model: str) -> str:
     return model
 
 
-def _price(row: dict[str, Any]) -> Price:
-    known = {"provider": "fal", "endpoint": row["model"], "base_quantity": 1}
+def _taken(content: dict[str, Any], name: str) -> Any:
     try:
-        return Price(**{**known, **row})
+        return content.pop(name)
+    except KeyError:
+        message = f"{name} is missing"
+        raise ValueError(message) from None
+
+
+def _price(row: dict[str, Any]) -> Price:
+    model = row.get("model", "a price")
+    known = {"provider": "fal", "endpoint": model, "base_quantity": 1}
+    for field in fields(Price):
+        value = row.get(field.name)
+        # TOML's true is no amount, though Python's is.
+        if field.name in row and type(value).__name__ != field.type:
+            message = f"{model}: {field.name} is {value!r}"
+            raise ValueError(message)
+    try:
+        price = Price(**{**known, **row})
     except TypeError as error:
-        message = f"{row['model']}: {error}"
+        message = f"{model}: {error}"
         raise ValueError(message) from error
+    valid_model(price.model)
+    valid_model(price.endpoint)
+    return price
 
 
 def _whole(content: dict[str, Any], name: str, most: int) -> int:

@@ -26,7 +26,11 @@ DEFAULT_URL = "https://queue.fal.run"
 
 # An answer is JSON about files, not the files.
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
+# Whatever the queue asks for: a day, and as many before a job as 32 bits count.
+MAX_RETRY_AFTER_S = 86_400.0
+_MAX_POSITION = (1 << 31) - 1
 _MAX_MESSAGE = 500
+_LAST_PORT = 65_535
 _NOTHING_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -139,7 +143,12 @@ class FalQueue:
         if not key or not key.isascii() or not key.isprintable() or " " in key:
             raise ValueError("the fal.ai key is empty or has characters that a key does not have")
         self._key = key
-        self._url = httpx.URL(url.rstrip("/"))
+        try:
+            self._url = httpx.URL(url.rstrip("/"))
+        except httpx.InvalidURL as error:
+            raise ValueError("fal.ai's address is not a URL") from error
+        if (self._url.port or 0) > _LAST_PORT:
+            raise ValueError("fal.ai's address has a port that no address has")
         if not _is_safe(self._url):
             raise ValueError("fal.ai's address must be https, or http on loopback")
         self._origins = {_origin(self._url), *(("https", host, 443) for host in hosts)}
@@ -205,7 +214,7 @@ class FalQueue:
         match content.get("status"):
             case "IN_QUEUE":
                 position = content.get("queue_position")
-                return Queued(position if isinstance(position, int) else 0)
+                return Queued(min(max(0, position), _MAX_POSITION) if isinstance(position, int) else 0)
             case "IN_PROGRESS":
                 return Running(_lines(content.get("logs")))
             case "COMPLETED":
@@ -354,7 +363,7 @@ def _retry_after_s(headers: httpx.Headers) -> float | None:
             seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
         except (ValueError, TypeError):
             return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+    return min(max(0.0, seconds), MAX_RETRY_AFTER_S) if math.isfinite(seconds) else None
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int]:

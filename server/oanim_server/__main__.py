@@ -171,6 +171,8 @@ def audit(anchor: Path | None) -> None:
             require_current(database)
             report = recompute(database, anchor)
     click.echo(_found(report))
+    if anchor is not None:
+        click.echo(_compared(report, anchor))
     sys.exit(1 if report.problems else 0)
 
 
@@ -226,10 +228,11 @@ def _sentences() -> Iterator[None]:
         sys.exit(130)
     except Exception as error:
         from oanim_server.database.engine import DatabaseError
+        from oanim_server.ledger.audit import AnchorError
         from oanim_server.rpc.local import RefusedError
         from oanim_server.rpc.server import CannotListenError
 
-        if isinstance(error, DatabaseError | RefusedError | CannotListenError):
+        if isinstance(error, DatabaseError | AnchorError | RefusedError | CannotListenError):
             _fail(str(error), 1)
         log.critical("a command failed", exc_info=error)
         _fail(f"a fault of ours ({type(error).__name__}): the log has more.", 1)
@@ -286,6 +289,13 @@ def _found(report: Report) -> str:
     if not report.problems:
         return f"Audited {checked}. Everything adds up."
     return "\n".join([f"Audited {checked}. {len(report.problems)} found:", *report.problems])
+
+
+def _compared(report: Report, anchor: Path) -> str:
+    if report.anchor_was_there:
+        return f"{report.anchored:,} heads compared with {anchor}."
+    made = "it is made when nothing is off" if report.problems else "it was made"
+    return f"{anchor} was not there, so that nothing was compared; {made}."
 
 
 def _how_to_talk(talk: dict[str, Any], *, kept: bool) -> str:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import secrets
 import sys
+import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -56,7 +57,7 @@ from oanim_server.web.webhook import Webhook
 from openanimate.metering.v1.account_service_pb2 import RateLimits, WhoAmIResponse
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from starlette.routing import Route
 
@@ -82,6 +83,8 @@ class App:
         self._sandbox = sandbox
         self._stack = AsyncExitStack()
         self._draining = False
+        # When what is in flight is to have ended, on the monotonic clock; None before the stop.
+        self._deadline: float | None = None
         self.port = 0
         self.http_port = 0
 
@@ -109,6 +112,7 @@ class App:
         """Drain, and stop everything."""
         log.info("stopping")
         self._draining = True
+        self._deadline = time.monotonic() + self._settings.drain_seconds
         await self._stack.aclose()
         log.info("stopped")
 
@@ -167,7 +171,9 @@ class App:
         local = LocalServer(Edge(None, _limits(settings), call_log), admin, settings.socket)
         await local.start()
         stack.push_async_callback(local.stop)
-        await self._listen(edge, servicers, registry, _payment_pages(settings, checkouts))
+        await self._listen(
+            edge, servicers, registry, quiet=generations.quieten, more=_payment_pages(settings, checkouts)
+        )
         checkouts.start()
         stack.push_async_callback(checkouts.stop)
 
@@ -191,7 +197,7 @@ class App:
             limit=settings.running_generations,
         )
         await generations.start()
-        self._stack.push_async_callback(generations.stop)
+        self._stack.push_async_callback(lambda: generations.stop(self._seconds_left()))
         return generations
 
     async def _listen(
@@ -199,14 +205,14 @@ class App:
         edge: Edge,
         servicers: dict[str, object],
         registry: CollectorRegistry,
-        more_pages: Sequence[Route],
+        *,
+        quiet: Callable[[], Awaitable[None]],
+        more: Sequence[Route],
     ) -> None:
         """Open the doors: when this returns, calls are answered."""
         settings, stack = self._settings, self._stack
         try:
-            web = WebServer(
-                pages(self._ask_database, registry, more_pages), settings.http_host, settings.http_port
-            )
+            web = WebServer(pages(self._ask_database, registry, more), settings.http_host, settings.http_port)
         except OSError as error:
             raise CannotListenError(
                 f"HTTP cannot listen on {settings.http_host}:{settings.http_port}: {error.strerror}."
@@ -226,7 +232,13 @@ class App:
         await web.start()
         stack.push_async_callback(web.stop)
         await rpc.start()
-        stack.push_async_callback(rpc.stop, settings.drain_seconds)
+        stack.push_async_callback(lambda: rpc.stop(self._seconds_left(), quiet))
+
+    def _seconds_left(self) -> float:
+        """How long calls and paid requests in flight may still take: one deadline for all of them."""
+        if self._deadline is None:
+            return self._settings.drain_seconds
+        return max(0.0, self._deadline - time.monotonic())
 
     def _public_url(self) -> str:
         """Where customers reach the pages of the HTTP port."""
@@ -236,18 +248,21 @@ class App:
         host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
         return f"http://{host}:{self.http_port}"
 
-    def _published(self) -> WhoAmIResponse:
+    def _published(self) -> dict[Role, WhoAmIResponse]:
         settings = self._settings
-        return WhoAmIResponse(
-            rate_limits=RateLimits(
-                calls_per_second=settings.calls_per_second,
-                burst=settings.burst,
-                open_streams=settings.open_streams,
-                running_generations=settings.running_generations,
-            ),
-            server_version=version("oanim"),
-            sandbox=self._sandbox,
-        )
+        return {
+            role: WhoAmIResponse(
+                rate_limits=RateLimits(
+                    calls_per_second=rate.per_second,
+                    burst=rate.burst,
+                    open_streams=settings.open_streams,
+                    running_generations=settings.running_generations,
+                ),
+                server_version=version("oanim"),
+                sandbox=self._sandbox,
+            )
+            for role, rate in _limits(settings).rates.items()
+        }
 
     async def _ask_database(self) -> None:
         """See that the server may be sent calls. Raises when it may not."""
@@ -308,9 +323,12 @@ def _price_file(settings: Settings) -> Catalogue:
     file = settings.price_file
     try:
         found = catalogue.load() if file is None else catalogue.parse(file.read_text(encoding="utf-8"))
-    except (ValueError, KeyError) as error:
+    except ValueError as error:
         raise BadSettingError(f"OANIM_PRICE_FILE names {file}, which is no price file: {error}.") from None
-    return found.with_margin(settings.price_margin_percent) if settings.price_margin_percent else found
+    try:
+        return found.with_margin(settings.price_margin_percent) if settings.price_margin_percent else found
+    except ValueError as error:
+        raise BadSettingError(f"OANIM_PRICE_MARGIN_PERCENT cannot be added: {error}.") from None
 
 
 def _checkouts(

@@ -7,6 +7,7 @@ logging package it would cost as much as the rest of the edge. Everything else g
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import sys
@@ -75,11 +76,13 @@ class CallLog:
         )
 
     def flush(self) -> None:
-        """Write what was noted."""
-        if self._stream is not None and self._lines:
-            self._stream.write("".join(self._lines))
-            self._stream.flush()
-            self._lines.clear()
+        """Write what was noted; what cannot be written is lost, and nothing else is."""
+        # Before they are written: the next line must find none, or nobody flushes any more.
+        lines, self._lines = self._lines, []
+        if self._stream is not None and lines:
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.write("".join(lines))
+                self._stream.flush()
 
 
 _second = (0, "")

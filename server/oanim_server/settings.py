@@ -98,7 +98,7 @@ class Settings:
     queue: int = 2_000
     group: int = 1_000
     calls_in_flight: int = 10_000
-    streams_per_connection: int = 1_000
+    streams_per_connection: int = 100
     drain_seconds: int = 20
 
     postgresql_unsafe: bool = False
@@ -176,9 +176,16 @@ def _secrets(_variable: str, text: str) -> tuple[Secret, ...]:
 
 
 def _database_url(variable: str, text: str) -> Secret:
-    if urlsplit(text).scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
-        # Not shown: it may hold a password.
+    """Never shown: a password may stand in any part of it."""
+    scheme, _, rest = text.partition("://")
+    if scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
         raise BadSettingError(f"{variable} is not a url that begins with postgresql://.")
+    if rest.partition("?")[0].count("@") > 1:
+        # A password ends at its first @: the rest would be taken for a host, and hosts are shown.
+        raise BadSettingError(
+            f"{variable} has more than one @ before its parameters: in a user or a password, write @ as "
+            "%40, : as %3A and / as %2F."
+        )
     return Secret(text)
 
 
@@ -252,9 +259,13 @@ def _hosts(variable: str, text: str) -> tuple[str, ...]:
 
 
 def _url(variable: str, text: str) -> str:
-    parts = urlsplit(text)
-    local = parts.scheme == "http" and parts.hostname is not None and is_loopback(parts.hostname)
-    if not (parts.scheme == "https" and parts.hostname) and not local:
+    try:
+        parts = urlsplit(text)
+        host = parts.hostname or ""
+    except ValueError:
+        parts, host = urlsplit(""), ""
+    local = parts.scheme == "http" and is_loopback(host)
+    if not (parts.scheme == "https" and host) and not local:
         raise BadSettingError(f"{variable} is {text!r}, and must be an https address, or http on loopback.")
     return text.rstrip("/")
 

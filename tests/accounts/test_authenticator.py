@@ -51,6 +51,23 @@ def secret_of(made: KeyMade) -> str:
     return made.secret
 
 
+def test_keys_are_looked_up_while_every_other_reader_is_busy(house: House, made: KeyMade) -> None:
+    done = threading.Event()
+
+    async def ask() -> Caller:
+        long = [asyncio.create_task(house.database.read(lambda _: done.wait(30))) for _ in range(20)]
+        await asyncio.sleep(0)
+        try:
+            async with asyncio.timeout(10):
+                await house.authenticator.poll()
+                return await house.authenticator.authenticate(secret_of(made))
+        finally:
+            done.set()
+            await asyncio.gather(*long)
+
+    assert house.do(ask()) == Caller(made.account_id, made.api_key.key_id, Role.USER)
+
+
 def test_a_key_is_looked_up_once_and_then_remembered(
     house: House, made: KeyMade, looked_up: list[str]
 ) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from oanim.cli.assets import uploads
 from oanim.cli.assets.body import Body, fingerprint
 from oanim.cli.assets.pictures import look_at
 from oanim.cli.assets.work import Asked
@@ -86,9 +85,3 @@ def test_a_picture_above_20_mb_is_refused_before_it_is_sent(tmp_path: Path) -> N
         file.truncate(20 * 1024 * 1024 + 1)
     with pytest.raises(Failure, match="larger than 20 MB"):
         look_at(tmp_path / "x.png")
-
-
-def test_an_attempt_remembers_its_uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    uploads.remember("key/../1", {"digest": "U1"})
-    assert [uploads.known("key/../1"), uploads.known("2")] == [{"digest": "U1"}, {}]

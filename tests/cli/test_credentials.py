@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.cli.running import Cli
+    from tests.sdk.scripted import ScriptedServer
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +56,42 @@ def test_the_environment_goes_before_the_file(monkeypatch: pytest.MonkeyPatch) -
     assert credentials.api_key() == "anim_environment"
 
 
+def test_a_stored_key_goes_to_its_own_server_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANIMATE_API_URL", "https://farm.example")
+    credentials.store("anim_stored")
+    monkeypatch.setenv("ANIMATE_API_URL", "https://FARM.example:443/")
+    assert credentials.api_key() == "anim_stored"
+    monkeypatch.setenv("ANIMATE_API_URL", "https://other.example")
+    with pytest.raises(Failure, match=r"you are not signed in to https://other\.example") as raised:
+        credentials.api_key()
+    assert raised.value.exit_code == 4
+
+
+def test_a_key_of_the_public_service_goes_to_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    credentials.store("anim_stored")
+    monkeypatch.setenv("ANIMATE_API_URL", "http://127.0.0.1:5001")
+    with pytest.raises(Failure, match=r"the stored key is for https://api\.open-animate\.com"):
+        credentials.api_key()
+
+
+def test_a_key_of_the_environment_goes_to_the_stored_server_only_where_it_is_that_server_s(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ANIMATE_API_URL", "https://farm.example")
+    credentials.store("anim_stored")
+    monkeypatch.delenv("ANIMATE_API_URL")
+    monkeypatch.setenv("ANIMATE_API_KEY", "anim_stored")
+    assert credentials.api_key() == "anim_stored"
+    monkeypatch.setenv("ANIMATE_API_KEY", "anim_environment")
+    with pytest.raises(
+        Failure, match=r"not signed in to https://farm\.example .* export ANIMATE_API_URL="
+    ) as raised:
+        credentials.api_key()
+    assert raised.value.exit_code == 4
+    monkeypatch.setenv("ANIMATE_API_URL", "https://other.example")
+    assert credentials.api_key() == "anim_environment"
+
+
 def test_without_a_key_one_is_told_how_to_get_one() -> None:
     with pytest.raises(Failure, match="oanim signup --email") as raised:
         credentials.api_key()
@@ -86,6 +123,17 @@ def test_what_was_forgotten_is_gone() -> None:
 
 def test_a_key_never_shows_when_credentials_are_printed() -> None:
     assert "secret" not in repr(Credentials("anim_secret", "https://example.com"))
+
+
+def test_no_other_server_is_called_with_a_stored_key(cli: Cli, scripted: ScriptedServer) -> None:
+    (cli.home / ".oanim").mkdir()
+    path = cli.home / ".oanim" / "credentials.yaml"
+    path.write_text("api_key: anim_a\n")
+    path.chmod(0o600)
+    del cli.variables["ANIMATE_API_KEY"]
+    ended = cli.run("billing")
+    assert (ended.exit_code, ended.out, dict(scripted.received)) == (4, "", {})
+    assert f"you are not signed in to {scripted.url}" in ended.err
 
 
 def test_signing_out_says_that_the_key_stays_valid(cli: Cli) -> None:

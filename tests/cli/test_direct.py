@@ -90,6 +90,7 @@ def test_a_raw_input_comes_from_a_file_or_from_standard_input(direct: Cli) -> No
 def test_a_quote_spends_nothing(direct: Cli, fal: httpx.Client) -> None:
     ended = direct.run("assets", "gen-video", "--prompt", "only quoted", "--duration", "10", "--quote")
     assert (ended.exit_code, ended.out) == (0, "$0.70 with fal-ai/kling-video/v2.5-turbo/pro/text-to-video\n")
+    assert ended.err == "oanim: this is the list price; fal.ai bills the work to you, at its own.\n"
     assert (jobs(fal, "only quoted"), (direct.home / ".oanim").exists()) == (0, False)
 
 
@@ -205,22 +206,29 @@ def test_an_interruption_detaches_and_the_result_can_be_got_later(
     assert (ended.exit_code, files(direct.folder), jobs(fal, f"later {ends.name}")) == (0, ["bg.png"], 1)
 
 
-@pytest.mark.parametrize(
-    ("do", "said"), [("drop_after", "could not be downloaded"), ("gone", "no longer keeps")]
-)
 def test_a_download_that_breaks_off_leaves_nothing_and_says_how_to_get_it(
-    direct: Cli, fal: httpx.Client, do: str, said: str
+    direct: Cli, fal: httpx.Client
 ) -> None:
     (direct.folder / "bg.png").write_bytes(b"former")
-    fault(fal, at="output", do=do)
-    ended = direct.run(*make(f"broken {do}", "--out", "bg.png"))
+    fault(fal, at="output", do="drop_after")
+    ended = direct.run(*make("broken", "--out", "bg.png"))
     assert (files(direct.folder), (direct.folder / "bg.png").read_bytes()) == (["bg.png"], b"former")
     assert ended.exit_code != 0
-    assert said in ended.err
+    assert "could not be downloaded" in ended.err
     found = re.search(r"^Get it later: oanim (assets get \S+ --out bg\.png)$", ended.err, re.MULTILINE)
     assert found
     assert direct.run(*found[1].split()).exit_code == 0
     assert (direct.folder / "bg.png").read_bytes()[:8] == PNG
+
+
+def test_an_output_that_is_gone_is_not_promised_for_later(direct: Cli, fal: httpx.Client) -> None:
+    fault(fal, at="output", do="gone")
+    ended = direct.run(*make("gone", "--out", "bg.png"))
+    assert (ended.exit_code, files(direct.folder)) == (1, [])
+    assert ended.err.splitlines()[-2:] == [
+        "oanim: bg.png could not be downloaded: fal.ai no longer keeps it.",
+        "It was made, and fal.ai bills it all the same.",
+    ]
 
 
 def test_a_job_that_was_not_sent_from_here_is_not_known(direct: Cli) -> None:
@@ -229,11 +237,44 @@ def test_a_job_that_was_not_sent_from_here_is_not_known(direct: Cli) -> None:
     assert "no job 7-1 was sent to fal.ai from here" in ended.err
 
 
-@pytest.mark.parametrize("url", ["http://example.com", "ftp://127.0.0.1"])
+@pytest.mark.parametrize("more", [(), ("--quote",)])
+def test_more_than_an_amount_may_be_is_refused_before_it_is_sent(
+    direct: Cli, fal: httpx.Client, more: tuple[str, ...]
+) -> None:
+    ended = direct.run(*make("too dear", "--count", "333333334", *more))
+    assert (ended.exit_code, ended.out, ended.err) == (
+        2,
+        "",
+        "oanim: this would cost $1000000.002, and $1000000.00 is the most at once.\n",
+    )
+    assert (jobs(fal, "too dear"), (direct.home / ".oanim").exists()) == (0, False)
+
+
+def test_a_folder_is_made_for_what_ends_as_one_does(direct: Cli) -> None:
+    ended = direct.run(*make("folder", "--out", "new/", "--json"))
+    answer = json.loads(ended.out)
+    assert files(direct.folder) == answer["files"] == [f"new/{answer['request_id']}.png"]
+
+
+def test_nothing_is_made_before_the_question_is_answered(direct: Cli) -> None:
+    command = [PROGRAM, "assets", "gen-video", "--prompt", "dear", "--model", "fal-ai/veo3.1"]
+    code, _ = direct.on_terminal(
+        [*command, "--duration", "16", "--out", "new/film.mp4"], typed="n\n", after="Go on?"
+    )
+    assert (code, list(direct.folder.iterdir())) == (1, [])
+
+
+def test_a_file_that_is_not_what_its_name_says_is_told_of(direct: Cli) -> None:
+    ended = direct.run(*make("misnamed", "--out", "bg.jpg"))
+    assert "oanim: bg.jpg holds image/png, whatever its name says." in ended.err.splitlines()
+
+
+@pytest.mark.parametrize("url", ["http://example.com", "ftp://127.0.0.1", "http://[::1"])
 def test_the_key_travels_in_clear_on_this_machine_alone(direct: Cli, url: str) -> None:
     direct.variables["ANIMATE_FAL_URL"] = url
     ended = direct.run(*make("clear"))
     assert (ended.exit_code, ended.out, (direct.home / ".oanim").exists()) == (2, "", False)
+    assert ended.err.endswith("see ANIMATE_FAL_KEY and ANIMATE_FAL_URL.\n")
 
 
 def test_fal_ai_being_away_spends_nothing(direct: Cli) -> None:

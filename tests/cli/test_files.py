@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from oanim.cli.assets.files import Destination, Named, whole
+from oanim.cli.assets.files import Destination, Named, how_to_get, misnamed, whole
 from oanim.cli.failures import Failure
 
 PNG = Named("image/png", "0.png")
@@ -79,6 +79,32 @@ def test_no_device_is_replaced_by_a_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(Failure, match="is not a file"):
         Destination(tmp_path / "pipe").prepare()
+
+
+def test_a_number_that_is_taken_by_a_folder_is_found_out_before_anything_is_spent(tmp_path: Path) -> None:
+    (tmp_path / "b-2.png").mkdir()
+    with pytest.raises(Failure, match=r"b-2\.png is not a file"):
+        Destination(tmp_path / "b.png", numbered=True).prepare()
+
+
+def test_a_folder_is_told_by_its_end() -> None:
+    new = Destination.named("new/")
+    assert new.paths("7-1", [PNG]) == [Path("new/7-1.png")]
+    assert how_to_get("7-1", new) == "Get it later: oanim assets get 7-1 --out new/"
+
+
+@pytest.mark.parametrize(
+    ("name", "content_type", "is_misnamed"),
+    [
+        ("a.jpg", "image/png", True),
+        ("a.JPEG", "image/jpeg", False),
+        ("a.wav", "audio/wav", False),
+        ("a", "image/png", False),
+        ("a.png", "", False),
+    ],
+)
+def test_a_name_that_says_something_else_is_told_of(name: str, content_type: str, is_misnamed: bool) -> None:  # noqa: FBT001
+    assert bool(misnamed([Path(name)], [Named(content_type, "")])) == is_misnamed
 
 
 def test_a_file_gets_the_permissions_that_files_get_here(tmp_path: Path) -> None:

@@ -105,6 +105,11 @@ def test_bad_input_is_named_field_by_field() -> None:
     assert said(error) == ("model: must not be empty; email: needs an @.", 2)
 
 
+def test_advice_is_given_once() -> None:
+    error = errors.TooManyKeys("The account has 10: revoke one.", code=grpc.StatusCode.FAILED_PRECONDITION)
+    assert said(error)[0] == "The account has 10. Revoke one: oanim api-keys revoke KEY_ID"
+
+
 def test_a_time_to_wait_is_told() -> None:
     error = errors.RateLimited("Too many", code=grpc.StatusCode.RESOURCE_EXHAUSTED, retry_after_s=12.4)
     assert said(error) == ("Too many. Try again in 12 s.", 1)

@@ -7,7 +7,7 @@ import pytest
 from oanim.cli.showing import Answer, clean, show, table
 
 
-@pytest.mark.parametrize(("as_json", "out"), [(False, "one\ntwo\n"), (True, '{"word": "é"}\n')])
+@pytest.mark.parametrize(("as_json", "out"), [(False, "one\ntwo\n"), (True, '{"word": "\\u00e9"}\n')])
 def test_notes_never_mix_with_the_answer(
     as_json: bool,  # noqa: FBT001
     out: str,
@@ -20,6 +20,11 @@ def test_notes_never_mix_with_the_answer(
 
 def test_nothing_that_steers_a_terminal_gets_through() -> None:
     assert clean("a\x1b[31mb\x07\x9bc\u202ed\ne") == "a?[31mb??c?d\ne"
+
+
+def test_json_has_no_character_that_steers_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    show(Answer(data={"name": "a\x1b\x9b31m\u202eb"}, lines=[]), as_json=True)
+    assert capsys.readouterr().out == '{"name": "a\\u001b\\u009b31m\\u202eb"}\n'
 
 
 def test_columns_line_up() -> None:

@@ -85,7 +85,7 @@ def test_the_same_key_finds_the_same_job_and_is_counted_once() -> None:
 
 def test_the_same_key_for_other_work_is_refused() -> None:
     book("1", 1)
-    with pytest.raises(Failure, match="named another action"):
+    with pytest.raises(Failure, match="named another request before"):
         book("1", 1, work="other")
 
 

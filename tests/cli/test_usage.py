@@ -43,20 +43,32 @@ def test_work_of_unknown_outcome_names_the_key_that_repeats_it(cli: Cli) -> None
     [
         (["frobnicate"], "No such command 'frobnicate'. See: oanim --help"),
         (["assets", "gen-image"], "Missing option '--prompt'. See: oanim assets gen-image --help"),
-        (["assets", "gen-image", "--prompt", " "], "--prompt must not be empty."),
+        (["assets", "gen-image", "--prompt", " "], "--prompt: must not be empty."),
         (["assets", "gen-image", "--prompt", "x", "--model", "../x"],
-         "MODEL must be a model's name such as fal-ai/flux/schnell. The models there are: oanim pricing"),
+         "MODEL: must be a model's name such as fal-ai/flux/schnell. The models there are: oanim pricing"),
         (["assets", "gen-image", "--prompt", "x", "--key", ""],
          "Invalid value for '--key': a key is 1 to 255 bytes. See: oanim assets gen-image --help"),
         (["assets", "gen-image", "--prompt", "x", "--key", "k" * 256],
          "Invalid value for '--key': a key is 1 to 255 bytes. See: oanim assets gen-image --help"),
         (["assets", "remove-bg", "--in", "nope.png"], "nope.png cannot be read: No such file or directory."),
-        (["assets", "run", "fal-ai/x", "--input", '{"prompt":'], "--input must be a JSON object."),
-        (["assets", "run", "fal-ai/x", "--input", "[]"], "--input must be a JSON object."),
+        (["assets", "run", "fal-ai/x", "--input", '{"prompt":'], "--input: must be a JSON object."),
+        (["assets", "run", "fal-ai/x", "--input", "[]"], "--input: must be a JSON object."),
         (["assets", "run", "fal-ai/x", "--input", "@nope.json"],
          "--input: nope.json cannot be read: No such file or directory."),
         (["assets", "run", "fal-ai/x", "--input", " " * 65_537],
-         "--input is longer than 64 KB, which is the most that is taken."),
+         "--input: it is longer than the 64 KB that an input may have."),
+        (["assets", "run", "fal-ai/x", "--input", "NaN"], "--input: NaN is not JSON."),
+        (["assets", "run", "fal-ai/x", "--input", "@"], "--input: a file's name goes after @."),
+        (["assets", "gen-image", "--prompt", "x" * 65_536],
+         "--prompt: it is longer than the 64 KB that an input may have."),
+        (["assets", "gen-audio", "--prompt", " ", "--model", "minimax/speech-02-hd"],
+         "--prompt: must not be empty."),
+        (["assets", "gen-image", "--prompt", "x", "--count", "99999999999"],
+         ("Invalid value for '--count': 99999999999 is not in the range 1<=x<=1000000000. "
+          "See: oanim assets gen-image --help")),
+        (["assets", "gen-video", "--prompt", "x", "--model", "fal-ai/flux/schnell"],
+         "--model: fal-ai/flux/schnell is for gen-image."),
+        (["usage", "-d", "5", "history"], "--days goes after: oanim usage history. See: oanim usage --help"),
         (["usage", "-d", "0"],
          "Invalid value for '--days' / '-d': 0 is not in the range 1<=x<=3650. See: oanim usage --help"),
     ],
@@ -73,13 +85,38 @@ def test_an_argument_that_is_not_utf_8_is_a_mistake(cli: Cli) -> None:
 
 @pytest.mark.parametrize(
     ("url", "said"),
-    [("ftp://x", "not a server's URL: ftp://x"), ("http://example.com", "would send the API key in clear")],
+    [
+        ("ftp://x", "not a server's URL: ftp://x"),
+        ("http://example.com", "would send the API key in clear"),
+        ("http://localhost:99999", "not a server's URL: http://localhost:99999"),
+        ("http://localhost:port", "not a server's URL: http://localhost:port"),
+        ("http://[::1", "not a server's URL: http://[::1"),
+    ],
 )
 def test_an_address_that_cannot_be_the_services_is_a_mistake(cli: Cli, url: str, said: str) -> None:
     cli.variables |= {"ANIMATE_API_KEY": "anim_x", "ANIMATE_API_URL": url}
     ended = cli.run("billing")
     assert (ended.exit_code, ended.out) == (2, "")
     assert said in ended.err
+    assert ended.err.endswith("See ANIMATE_API_KEY and ANIMATE_API_URL.\n")
+
+
+def test_a_file_of_certificates_that_is_not_there_is_named_by_its_variable(cli: Cli) -> None:
+    cli.variables |= {"ANIMATE_API_KEY": "anim_x", "OANIM_CA_FILE": "nope.pem"}
+    assert cli.run("billing") == Ended(
+        2, "", "oanim: OANIM_CA_FILE: nope.pem cannot be read: No such file or directory.\n"
+    )
+
+
+def test_several_pictures_for_a_model_that_takes_one_are_refused_by_the_option_s_name(cli: Cli) -> None:
+    (cli.folder / "in.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert cli.run("assets", "edit-image", "--prompt", "x", "--in", "in.png", "--in", "in.png") == Ended(
+        2, "", "oanim: --in: fal-ai/flux-pro/kontext takes one picture.\n"
+    )
+
+
+def test_json_may_be_asked_for_before_the_command_too(cli: Cli) -> None:
+    assert cli.run("--json", "logout").out == '{"signed_out": false}\n'
 
 
 def test_a_limit_that_is_no_amount_is_a_mistake(cli: Cli) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 from contextlib import closing
@@ -51,6 +52,31 @@ def test_a_bad_setting_is_one_sentence_and_exit_2(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:hunter2@pw@127.0.0.1:1/db",
+        "postgresql://user:p@ss:hunter2@127.0.0.1/db",
+        "postgresql://us/er:hunter2@127.0.0.1:1/db",
+        "postgresql://user:hunter2@[::1",
+    ],
+)
+def test_a_password_in_a_broken_url_is_not_shown(tmp_path: Path, url: str) -> None:
+    finished = command("migrate", OANIM_DATA=str(tmp_path), OANIM_DATABASE_URL=url)
+    assert (finished.returncode in (1, 2), finished.stdout, finished.stderr.count("\n")) == (True, "", 1)
+    assert finished.stderr.startswith("oanim-server: OANIM_DATABASE_URL ")
+    assert not any(part in finished.stderr for part in ("hunter2", "pw", "p@ss", "127.0.0.1"))
+
+
+def test_a_price_file_that_is_none_is_one_sentence_and_exit_2(tmp_path: Path) -> None:
+    file = tmp_path / "prices.toml"
+    file.write_text("prices = 5\nfree_credits_micros = 1\nunlisted_amount_micros = 1\n")
+    finished = command("serve", OANIM_DATA=str(tmp_path / "data"), OANIM_PRICE_FILE=str(file))
+    problem = "prices is no list of [[prices]]"
+    sentence = f"oanim-server: OANIM_PRICE_FILE names {file}, which is no price file: {problem}.\n"
+    assert said(finished) == (2, "", sentence)
+
+
 def test_a_port_that_is_taken_is_one_sentence_and_exit_1(tmp_path: Path) -> None:
     with spawned({"OANIM_DATA": str(tmp_path / "a")}, tmp_path / "log") as server:
         for variable, port, other in (
@@ -93,13 +119,24 @@ def test_the_audit_says_what_it_checked_and_fails_when_something_is_off(tmp_path
             "Audited 1 wallets, 2 transactions with 2 entries, 1 lots, 1 reservations; balance $5.00, held "
             "$0.000005. Everything adds up.\n"
         )
-        assert said(beside) == (0, sentence, "")
+        made = f"{anchor} was not there, so that nothing was compared; it was made.\n"
+        assert said(beside) == (0, sentence + made, "")
+        again = command("audit", "--anchor", anchor, **data)
+        assert said(again) == (0, f"{sentence}1 heads compared with {anchor}.\n", "")
+        assert said(command("audit", **data)) == (0, sentence, "")
     with closing(sqlite3.connect(tmp_path / "data" / "oanim.db")) as vandal:
         vandal.execute("UPDATE wallets SET balance_micros = balance_micros + 1")
         vandal.commit()
     off = command("audit", "--anchor", anchor, **data)
     assert off.returncode == 1
     assert f"{calls.user.account_id}: balance: 5000001 is stored, 5000000 is right" in off.stdout
+    missing = command("audit", "--anchor", f"{anchor}s", **data)
+    assert missing.returncode == 1
+    assert missing.stdout.endswith("so that nothing was compared; it is made when nothing is off.\n")
+    (tmp_path / "anchor").write_text("")
+    empty = command("audit", "--anchor", anchor, **data)
+    no_heads = "has no heads that an audit wrote: name another file, or move it away to begin anew"
+    assert said(empty) == (1, "", f"oanim-server: {anchor} {no_heads}\n")
 
 
 def test_a_backup_is_a_database_of_its_own_and_is_not_overwritten(tmp_path: Path) -> None:
@@ -110,6 +147,7 @@ def test_a_backup_is_a_database_of_its_own_and_is_not_overwritten(tmp_path: Path
         calls = Calls(server.channel, server.sign_up())
         before = calls(calls.wallet.GetWallet, wallet.GetWalletRequest())
         assert command("backup", str(copy), **data).returncode == 0
+        assert stat.S_IMODE(copy.stat().st_mode) == 0o600
         again = command("backup", str(copy), **data)
         assert said(again) == (1, "", f"oanim-server: {copy} is there already: name a new file\n")
     with spawned({"OANIM_DATA": str(copy.parent)}, tmp_path / "log2") as restored:

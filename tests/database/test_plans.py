@@ -132,8 +132,9 @@ def asked(statements: Statements, many: int) -> dict[str, Callable[[Any], object
 
 
 COLD = {
-    "the sweeper's look": "SELECT wallet_id FROM wallets WHERE next_due_at IS NOT NULL AND next_due_at <= 9"
-    " ORDER BY next_due_at LIMIT 100",
+    "the sweeper's look": "SELECT next_due_at, wallet_id FROM wallets WHERE next_due_at IS NOT NULL"
+    " AND next_due_at <= 900 AND next_due_at >= 300 AND (next_due_at > 300 OR wallet_id > 7)"
+    " ORDER BY next_due_at, wallet_id LIMIT 100",
     "old refusals": "SELECT at FROM refusals WHERE at <= 9 ORDER BY at LIMIT 100",
     "a statement": "SELECT * FROM transactions WHERE wallet_id = 1 AND seq <= 900 ORDER BY seq DESC LIMIT 50",
     "a page of holds": "SELECT * FROM reservations WHERE wallet_id = 1 ORDER BY number DESC LIMIT 50",

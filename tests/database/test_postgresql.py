@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
+import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 from sqlalchemy import insert, make_url, select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
-from oanim_server.database.engine import Database, DatabaseError
+from oanim_server.database.engine import Database, DatabaseError, driver_of, is_away
+from oanim_server.database.opening import open_database
 from oanim_server.database.tables import marks
+from tests.ledger.losing import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from sqlalchemy import Connection
 
@@ -34,6 +41,7 @@ def settings(connection: Connection) -> dict[str, str]:
 WRITING = {
     "synchronous_commit": "on",
     "lock_timeout": "2s",
+    "statement_timeout": "10s",
     "idle_in_transaction_session_timeout": "5s",
     "transaction_isolation": "read committed",
 }
@@ -42,6 +50,50 @@ WRITING = {
 def test_the_writer_has_the_settings_that_durability_rests_on(database: Database) -> None:
     with database.writer() as connection:
         assert settings(connection) == WRITING
+
+
+def test_a_server_that_is_cut_off_is_noticed(database: Database) -> None:
+    def noticed(connection: Connection) -> dict[str, str]:
+        known = driver_of(connection).info.get_parameters()
+        return {name: value for name, value in known.items() if name.startswith(("keepalives", "tcp_"))}
+
+    expected = {
+        "keepalives_idle": "5",
+        "keepalives_interval": "2",
+        "keepalives_count": "3",
+        "tcp_user_timeout": "10000",
+    }
+    with database.writer() as connection:
+        assert noticed(connection) == expected
+    assert database.read_now(noticed) == expected
+    assert database.read_now(lambda connection: settings(connection)["statement_timeout"]) == "10s"
+
+
+def test_what_reads_everything_may_take_its_time(postgresql_url: str, tmp_path: Path) -> None:
+    database = open_database(tmp_path, postgresql_url, unsafe=True, writing=False)
+    assert database.read_now(lambda connection: settings(connection)["statement_timeout"]) == "0"
+    database.close()
+
+
+def test_a_database_that_hangs_is_hung_up_on(postgresql_url: str) -> None:
+    proxy = Proxy(postgresql_url)
+    database = Database.open_postgresql(proxy.url, unsafe=True)
+    database.read_now(lambda connection: connection.execute(select(marks)).all())
+    proxy.passing.clear()
+
+    async def read() -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await database.read(lambda connection: connection.execute(select(marks)).all())
+
+    asyncio.run(read())
+    began = time.monotonic()
+    database.close()
+    assert time.monotonic() - began < 5
+    with pytest.raises(OperationalError) as raised:
+        database.writer()
+    assert is_away(raised.value)
+    proxy.close()
 
 
 @pytest.mark.parametrize(
@@ -100,6 +152,27 @@ def test_a_server_that_does_not_answer_is_named_without_the_password(free_port: 
     assert str(free_port) in told
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:hunter2@pw@127.0.0.1:1/db",
+        "postgresql://user:p@ss:hunter2@127.0.0.1/db",
+        "postgresql://us/er:hunter2@127.0.0.1/db",
+        "postgresql://user:hunter2/db",
+        "postgresql://user:hunter2@[::1",
+        "hunter2",
+    ],
+)
+def test_a_url_that_cannot_be_read_is_refused_unseen(url: str) -> None:
+    with pytest.raises(DatabaseError) as raised:
+        Database.open_postgresql(url)
+    assert str(raised.value) == (
+        "OANIM_DATABASE_URL is not the url of a PostgreSQL: it is postgresql://user:password@host/database, "
+        "and in a user or a password @ is written as %40, : as %3A and / as %2F"
+    )
+    assert "hunter2" not in "".join(traceback.format_exception(raised.value))
+
+
 def test_a_read_sees_one_snapshot(database: Database) -> None:
     looked, written = threading.Event(), threading.Event()
 
@@ -138,3 +211,12 @@ def test_two_databases_of_one_server_do_not_meet(postgresql_cluster: Cluster, da
     assert opened.read_now(lambda connection: connection.execute(text("SELECT 1")).scalar_one()) == 1
     opened.close()
     postgresql_cluster.drop_database(other)
+
+
+def test_a_read_judges_by_a_time_that_its_snapshot_is_not_older_than(database: Database) -> None:
+    def times(connection: Connection) -> tuple[int, int]:
+        driver = driver_of(connection)
+        return database.statements.clock(driver), database.statements.snapshot_clock(driver)
+
+    while_the_snapshot_was_taken, before = database.read_now(times)
+    assert before < while_the_snapshot_was_taken

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 BIN = Path(sys.executable).parent
 OURS = ("OANIM_", "ANIMATE_")
+# Where examples say that `make dev` listens.
+SHOWN_URL = "http://127.0.0.1:50051"
 
 
 class Dev(NamedTuple):
@@ -24,12 +27,30 @@ class Dev(NamedTuple):
     url: str
     keys: dict[str, str]
     environment: dict[str, str]
+    sandbox_url: str
 
     def run(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run one of our programs to its end."""
         command: list[str | Path] = [BIN / words[0], *words[1:]]
         return subprocess.run(
             command, env=self.environment, capture_output=True, text=True, check=False, timeout=60, **options
+        )
+
+    def follow(self, example: str, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Do what an example for a shell says, as a newcomer: nothing set, and nothing in the home."""
+        clean = {name: value for name, value in self.environment.items() if not name.startswith(OURS)}
+        clean |= {"HOME": str(home), "PATH": f"{BIN}:{clean['PATH']}", **variables}
+        for shown, meant in ((SHOWN_URL, self.url), ("you@example.com", f"{uuid.uuid4()}@example.com")):
+            example = example.replace(shown, meant)
+        return subprocess.run(
+            ["sh", "-eu"],
+            input=example,
+            env=clean,
+            cwd=home,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100,
         )
 
 
@@ -56,6 +77,6 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
             assert server.stdout is not None
             talk = json.loads(server.stdout.readline())
             environment |= {"ANIMATE_API_URL": talk["url"], "ANIMATE_API_KEY": talk["keys"]["user"]}
-            yield Dev(talk["url"], talk["keys"], environment)
+            yield Dev(talk["url"], talk["keys"], environment, talk["sandbox_url"])
         finally:
             server.terminate()

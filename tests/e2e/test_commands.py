@@ -77,6 +77,17 @@ def test_the_same_key_repeats_the_same_action(me: Dev, tmp_path: Path) -> None:
     assert balance(me) == (4_950_000, 0)
 
 
+def test_a_key_repeats_its_action_from_another_session_that_may_spend_nothing(
+    me: Dev, tmp_path: Path
+) -> None:
+    words = ("oanim", "assets", "gen-image", "--prompt", "x", "--out", "x.png", "--key", "once")
+    assert me.run(*words, cwd=tmp_path).returncode == 0
+    me.environment.update(ANIMATE_SESSION_ID="elsewhere", ANIMATE_MAX_USD_PER_RUN="0")
+    again = me.run(*words, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert balance(me) == (4_950_000, 0)
+
+
 def test_parallel_commands_cannot_pass_the_session_s_limit_together(me: Dev, tmp_path: Path) -> None:
     me.environment["ANIMATE_MAX_USD_PER_RUN"] = "0.10"
 

@@ -56,13 +56,17 @@ def test_the_readme_s_python_runs_and_charges_what_was_used(dev: Dev, tmp_path: 
 
 
 def test_the_readme_s_commands_run(dev: Dev, tmp_path: Path) -> None:
-    commands = [line.split("#")[0].split() for text in _examples("sh") for line in text.splitlines()]
-    ours = [words for words in commands if words and words[0] in ("oanim", "oanim-server")]
-    assert len(ours) == 4
-    for words in ours:
-        done = dev.run(*words, "--yes" if "signup" in words else "--json", cwd=tmp_path)
-        assert done.returncode == 0, (words, done.stderr)
+    (commands,) = (text for text in _examples("sh") if "oanim " in text)
+    done = dev.follow(commands, tmp_path)
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "bg.png").exists()
+
+
+def test_any_client_looks_around_as_the_readme_says(dev: Dev, tmp_path: Path) -> None:
+    (command,) = (text for text in _examples("sh") if "buf " in text)
+    done = dev.follow(command, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "fal-ai/flux-2-flex" in done.stdout
 
 
 def _balance(dev: Dev) -> int:

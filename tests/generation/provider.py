@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,11 +13,12 @@ if TYPE_CHECKING:
 
 
 class Answer(NamedTuple):
-    """What a path answers."""
+    """What a path answers; with `when`, not before that is set."""
 
     status: int
     headers: dict[str, str]
     body: bytes = b""
+    when: threading.Event | None = None
 
 
 class Provider:
@@ -26,6 +28,21 @@ class Provider:
         self.url = url
         self.answers: dict[str, Answer] = {}
         self.sent: list[tuple[dict[str, str], bytes]] = []
+        # For tests that hold an answer back.
+        self.answered = threading.Event()
+
+    def makes(self, result: object, *, model: str, status: object = None) -> None:
+        """Take any submit to a model; its result is there at once, unless `status` says otherwise."""
+        job = f"/{model}/requests/r1"
+        urls = {"status_url": f"{self.url}{job}/status", "response_url": f"{self.url}{job}"}
+        self.answers[f"/{model}"] = answered({"request_id": "r1", **urls})
+        self.answers[f"{job}/status?logs=1"] = answered(status or {"status": "COMPLETED"})
+        self.answers[job] = answered(result)
+
+
+def answered(content: object) -> Answer:
+    """An answer in JSON."""
+    return Answer(200, {"content-type": "application/json"}, json.dumps(content).encode())
 
 
 @contextmanager
@@ -47,6 +64,8 @@ def provider() -> Iterator[Provider]:
 
         def _answer(self) -> None:
             answer = one.answers.get(self.path, Answer(404, {}))
+            if answer.when is not None:
+                answer.when.wait(60)
             self.send_response(answer.status)
             for name, value in {"content-length": str(len(answer.body)), **answer.headers}.items():
                 self.send_header(name, value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +23,7 @@ from oanim_server.ledger.refusals import (
 )
 from oanim_server.ledger.values import Scope
 from tests.generation.house import GRANT, PRICE, House, Rest, asked
+from tests.ledger.counting import statements_of_new_connections
 from tests.pricing.shop import costing
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from oanim_server.database.engine import Database
+    from oanim_server.pricing.values import ProposedPrice
     from tests.generation.house import Fal
 
 CHARGED = Rest(GRANT - PRICE, 0, [])
@@ -111,6 +114,42 @@ def test_a_refusal_for_want_of_credits_is_remembered(house: House, fal: Fal, pro
     assert fal.posts() == before
 
 
+def by_the_second(amount_micros: int) -> list[ProposedPrice]:
+    """A table in which the picture's model is priced by the length that its input names."""
+    [image, unlisted] = costing(amount_micros)
+    return [replace(image, category="video", unit="second", quantity_field="length"), unlisted]
+
+
+@pytest.mark.parametrize("prices", [by_the_second(5), costing(10**12)], ids=["no quantity", "too much"])
+def test_what_cannot_be_priced_any_more_is_answered_by_its_key_and_refused_without(
+    house: House, prompt: str, prices: list[ProposedPrice]
+) -> None:
+    two = {"num_images": 2, "length": "long"}
+    account, poor = house.account(), house.account(PRICE - 1)
+    made = house.made(account, prompt, "k1", **two)
+    first = house.refused(poor, prompt, "k1", **two)
+    house.do(house.prices.publish(prices, effective_at=None, published_by="k"))
+    again = house.generate(account, prompt, "k1", **two)
+    assert (again.replayed, again.generation) == (True, made)
+    remembered = house.refused(poor, prompt, "k1", **two)
+    assert (type(remembered), remembered.facts(), remembered.replayed) == (
+        InsufficientCredits,
+        first.facts(),
+        True,
+    )
+    assert isinstance(house.refused(account, prompt, "k1", **{**two, "num_images": 3}), IdempotencyKeyReused)
+    assert isinstance(house.refused(account, prompt, "k2", **two), InvalidField)
+    assert house.at_rest(account) == Rest(GRANT - 2 * PRICE, 0, [])
+
+
+def test_a_refusal_that_is_remembered_outlives_another_unit_of_the_price(house: House, prompt: str) -> None:
+    account = house.account(PRICE - 1)
+    first = house.refused(account, prompt, "k1", length=4)
+    house.do(house.prices.publish(by_the_second(1), effective_at=None, published_by="k"))
+    again = house.refused(account, prompt, "k1", length=4)
+    assert (type(again), again.facts(), again.replayed) == (InsufficientCredits, first.facts(), True)
+
+
 def test_a_spend_scope_counts_what_is_generated(house: House, prompt: str) -> None:
     account = house.account()
     scope = (Scope("session", 2 * PRICE),)
@@ -163,6 +202,44 @@ def test_an_input_that_is_no_object_is_refused(house: House, input_json: str) ->
     refusal = house.refused(account, "", input_json=input_json or " ")
     assert isinstance(refusal, InvalidField)
     assert (refusal.field, house.wallet(account).seq) == ("input_json", 1)
+
+
+@pytest.mark.parametrize("asked_for", [True, 1, "true", "yes"])
+def test_an_input_that_asks_for_the_files_in_the_answer_is_refused(
+    house: House, prompt: str, asked_for: object
+) -> None:
+    account = house.account()
+    refusal = house.refused(account, prompt, sync_mode=asked_for)
+    assert isinstance(refusal, InvalidField)
+    assert (refusal.field, refusal.description) == (
+        "input_json",
+        "sync_mode would put the files themselves into the answer: leave it out, DownloadOutput gives them",
+    )
+    assert house.wallet(account).seq == 1
+
+
+@pytest.mark.parametrize("asked_for", [False, None])
+def test_an_input_that_does_not_ask_for_them_in_words_is_taken(
+    house: House, prompt: str, asked_for: object
+) -> None:
+    assert house.made(house.account(), prompt, sync_mode=asked_for).standing is Standing.SUCCEEDED
+
+
+def test_what_is_listed_and_watched_is_read_without_the_input(
+    open_database: Callable[[], Database], fal: Fal, tmp_path: Path, prompt: str
+) -> None:
+    house = House(open_database(), tmp_path, fal.url)
+    account = house.account()
+    house.made(account, prompt)
+    house.close()
+    with statements_of_new_connections() as sent:
+        house = House(open_database(), tmp_path, fal.url)
+        [made] = house.do(house.generations.page(account, before=None, limit=2))
+        house.followed(made)
+        looks = [one for one in sent if "generations.progress" in one and "SELECT" in one]
+        house.close()
+    assert len(looks) == 2
+    assert not any("input_json" in look for look in looks)
 
 
 def test_an_input_is_passed_on_as_it_was_written(house: House, fal: Fal, prompt: str) -> None:

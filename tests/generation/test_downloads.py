@@ -7,6 +7,7 @@ import base64
 import gzip
 import hashlib
 import os
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -72,6 +73,18 @@ def test_a_redirect_is_followed_where_it_may_go(host: Provider) -> None:
     host.answers["/moved"] = Answer(307, {"location": "/file"})
     pieces = read(f"{host.url}/moved", provider_url=host.url)
     assert b"".join(piece.chunk for piece in pieces) == CONTENT
+
+
+def test_a_length_that_no_number_of_ours_holds_is_not_told(host: Provider) -> None:
+    host.answers["/huge"] = Answer(200, {"content-length": str(10**19)}, CONTENT)
+
+    async def first() -> Piece:
+        downloads = Downloads(hosts=(), provider_url=host.url)
+        output = Output(f"{host.url}/huge", "image/png", "x")
+        async with aclosing(downloads), aclosing(downloads.read(output)) as pieces:
+            return await anext(pieces)
+
+    assert asyncio.run(first()) == ("image/png", 0, CONTENT[:PIECE_BYTES])
 
 
 def test_an_output_in_the_answer_itself_is_read_from_there() -> None:

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from oanim_server.generation.values import Ended, Failure, Progress, Queued, Reason, Standing
-from tests.generation.house import GRANT, MODEL, PRICE, Rest
+from oanim_server.database.engine import Database
+from oanim_server.generation.values import (
+    MAX_OUTPUTS_BYTES,
+    Ended,
+    Failure,
+    Progress,
+    Queued,
+    Reason,
+    Standing,
+)
+from tests.generation.house import GRANT, MODEL, PRICE, House, Rest
+from tests.generation.provider import Answer, provider
 
 if TYPE_CHECKING:
-    from tests.generation.house import Fal, House
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.generation.house import Fal
 
 CHARGED = Rest(GRANT - PRICE, 0, [])
 NOTHING = Rest(GRANT, 0, [])
@@ -64,6 +80,45 @@ def test_what_the_provider_says_is_told(slow_house: House) -> None:
     assert [type(event) for event in events[-1:]] == [Ended]
 
 
+@pytest.mark.parametrize("position", [-1, 2**31, 2**64])
+def test_a_place_in_the_queue_that_no_number_of_ours_holds_keeps_nothing(
+    open_database: Callable[[], Database], tmp_path: Path, prompt: str, position: int
+) -> None:
+    with provider() as odd:
+        status = {"status": "IN_QUEUE", "queue_position": position}
+        odd.makes({"images": []}, model=MODEL, status=status)
+        house = House(open_database(), tmp_path, odd.url)
+        account = house.account()
+        generation = house.generate(account, prompt).generation
+        house.reached(generation, "queue_position", min(max(0, position), 2**31 - 1))
+        odd.makes({"images": []}, model=MODEL)
+        assert house.ended(generation).standing is Standing.SUCCEEDED
+        assert house.at_rest(account) == CHARGED
+        house.close()
+
+
+def test_progress_that_cannot_be_written_keeps_nothing(
+    sqlite_path: Path, tmp_path: Path, prompt: str
+) -> None:
+    database = Database.open_sqlite(sqlite_path)
+    with database.writing() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER refuses BEFORE UPDATE OF progress ON generations "
+            "BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+    with provider() as plain:
+        plain.makes({"images": []}, model=MODEL, status={"status": "IN_PROGRESS"})
+        house = House(database, tmp_path, plain.url)
+        account = house.account()
+        generation = house.generate(account, prompt).generation
+        house.reached(generation, "state", 3)
+        house.do(asyncio.sleep(1.0))  # while it is asked about, and nothing can be written of it
+        plain.makes({"images": []}, model=MODEL)
+        assert house.ended(generation).standing is Standing.SUCCEEDED
+        assert house.at_rest(account) == CHARGED
+        house.close()
+
+
 # At the submit ---------------------------------------------------------------------------------------
 
 
@@ -113,6 +168,20 @@ def test_a_provider_that_is_busy_is_asked_again_when_it_said(house: House, promp
     assert [job["submits"] for job in fal.jobs(prompt)] == [3]
 
 
+@pytest.mark.parametrize("seconds", ["1e14", "1e300", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_provider_that_is_busy_for_ever_is_waited_for_a_day(
+    open_database: Callable[[], Database], tmp_path: Path, prompt: str, seconds: str
+) -> None:
+    with provider() as busy:
+        busy.answers[f"/{MODEL}"] = Answer(429, {"retry-after": seconds})
+        house = House(open_database(), tmp_path, busy.url)
+        generation = house.generate(house.account(), prompt).generation
+        house.until_it_waits(generation)
+        answer = house.do(house.generations.cancel(generation.wallet_id, generation.number))
+        assert answer.standing is Standing.CANCELLED
+        house.close()
+
+
 def test_a_provider_that_stays_busy_is_asked_three_times(house: House, prompt: str, fal: Fal) -> None:
     fal.told(prompt, "submit", "429", times=None, seconds=0.1)
     before = fal.posts()
@@ -158,3 +227,43 @@ def test_a_model_that_fails_costs_nothing(house: House, prompt: str, fal: Fal, f
     assert (failure.reason, said in failure.message) == (Reason.PROVIDER_FAILED, True)
     assert (generation.charged_micros, generation.outputs) == (0, ())
     assert house.at_rest(account) == NOTHING
+
+
+# What is kept of a result ----------------------------------------------------------------------------
+
+
+def data_url(content: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+def test_a_small_file_in_the_result_itself_is_kept(
+    open_database: Callable[[], Database], tmp_path: Path, prompt: str
+) -> None:
+    content = os.urandom(20_000)
+    with provider() as inline:
+        inline.makes({"images": [{"url": data_url(content)}]}, model=MODEL)
+        house = House(open_database(), tmp_path, inline.url)
+        account = house.account()
+        generation = house.made(account, prompt)
+        assert house.downloaded(generation) == ("image/png", len(content), content)
+        assert house.at_rest(account) == CHARGED
+        house.close()
+
+
+@pytest.mark.parametrize(
+    "files",
+    [[{"url": data_url(bytes(MAX_OUTPUTS_BYTES))}], [{"url": "x"}] * MAX_OUTPUTS_BYTES],
+    ids=["one large file", "many files"],
+)
+def test_a_result_that_holds_the_files_themselves_is_not_kept_and_costs_nothing(
+    open_database: Callable[[], Database], tmp_path: Path, prompt: str, files: list[object]
+) -> None:
+    with provider() as inline:
+        inline.makes({"images": files}, model=MODEL)
+        house = House(open_database(), tmp_path, inline.url)
+        account = house.account()
+        generation = house.made(account, prompt)
+        said = "its result is longer than 65,536 bytes: the files themselves, or too many of them"
+        assert generation.failure == Failure(Reason.PROVIDER_FAILED, said)
+        assert (generation.outputs, house.at_rest(account)) == ((), NOTHING)
+        house.close()

@@ -18,9 +18,11 @@ from sqlalchemy import insert, text
 from oanim_server.database.engine import Statements
 from oanim_server.database.tables import accounts
 from oanim_server.ledger import audit, crediting
+from oanim_server.ledger.corrections import Freeze
 from oanim_server.ledger.ids import new_account_id
 from oanim_server.ledger.journal import Row
 from oanim_server.ledger.ledger import Ledger
+from oanim_server.ledger.limits import DeleteLimit, SetLimit
 from oanim_server.ledger.operations import (
     Commit,
     Extend,
@@ -33,7 +35,8 @@ from oanim_server.ledger.operations import (
 )
 from oanim_server.ledger.reads import Reads
 from oanim_server.ledger.refusals import Refusal
-from oanim_server.ledger.values import SERVER, Kind, Lot, Method, Origin, Outcome
+from oanim_server.ledger.values import SERVER, Kind, Lot, Method, Note, Origin, Outcome
+from oanim_server.ledger.windows import Period
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
     from oanim_server.database.engine import Database
     from oanim_server.ledger.operations import Companion
     from oanim_server.ledger.reads import Grouping, Statement, UsageTotal
-    from oanim_server.ledger.values import ReservationFacts, WalletFacts
+    from oanim_server.ledger.values import LimitFacts, ReservationFacts, WalletFacts
     from oanim_server.ledger.working import Attempt, WorkingSet
 
 T = TypeVar("T")
@@ -67,7 +70,8 @@ class Clock:
 def with_clock(database: Database, clock: Clock) -> None:
     """Have a database's statements tell the time by the test's clock."""
     real = {name: getattr(database.statements, name) for name in Statements.__annotations__}
-    clocked = SimpleNamespace(**{**real, "clock": lambda _connection: clock.now})
+    told = dict.fromkeys(("clock", "snapshot_clock"), lambda _connection: clock.now)
+    clocked = SimpleNamespace(**{**real, **told})
     database.statements = cast("Statements", clocked)
 
 
@@ -190,12 +194,23 @@ class Driven:
         )
 
     def freeze(self, wallet_id: int, *, frozen: bool = True) -> None:
-        """What an operator will do by an operation of its own."""
-        self.sql(
-            "UPDATE wallets SET frozen = :frozen WHERE wallet_id = :wallet_id",
-            frozen=int(frozen),
-            wallet_id=wallet_id,
+        """What an operator does."""
+        note = Note("local", "a test")
+        self.run(
+            Freeze(wallet_id=wallet_id, caller=SERVER, idempotency_key=self.key(), frozen=frozen, note=note)
         )
+
+    def set_limit(
+        self,
+        wallet_id: int,
+        limit_micros: int | None,
+        *,
+        key_id: str = "k",
+        period: Period = Period.DAY,
+        asking: str = "owner",
+    ) -> Outcome:
+        """What the owner allows a key, or with an empty one the account; None takes the limit away."""
+        return self.run(self.limit(wallet_id, limit_micros, key_id=key_id, period=period, asking=asking))
 
     def hold(self, wallet_id: int, amount_micros: int, **options: Any) -> int:
         """Reserve; answers the reservation's number."""
@@ -210,7 +225,9 @@ class Driven:
     # Operations
 
     def reserve(self, wallet_id: int, amount_micros: int, key: str | None = None, **options: Any) -> Reserve:
-        options = {"caller": wallet_id, "opener": wallet_id, "api_key_id": "k", **options}
+        line = options.get("line")
+        asked = (line.model, line.quantity) if line else None
+        options = {"caller": wallet_id, "opener": wallet_id, "api_key_id": "k", "asked": asked, **options}
         return Reserve(
             wallet_id=wallet_id, idempotency_key=key or self.key(), amount_micros=amount_micros, **options
         )
@@ -247,7 +264,40 @@ class Driven:
             **{"caller": wallet_id, **options},
         )
 
+    def limit(
+        self,
+        wallet_id: int,
+        limit_micros: int | None,
+        key: str | None = None,
+        *,
+        key_id: str = "k",
+        period: Period = Period.DAY,
+        asking: str = "owner",
+    ) -> SetLimit | DeleteLimit:
+        idempotency_key = key or self.key()
+        if limit_micros is None:
+            return DeleteLimit(
+                wallet_id=wallet_id,
+                caller=wallet_id,
+                idempotency_key=idempotency_key,
+                api_key_id=key_id,
+                period=period,
+                asking_key_id=asking,
+            )
+        return SetLimit(
+            wallet_id=wallet_id,
+            caller=wallet_id,
+            idempotency_key=idempotency_key,
+            api_key_id=key_id,
+            period=period,
+            asking_key_id=asking,
+            limit_micros=limit_micros,
+        )
+
     # Reading
+
+    def limits(self, wallet_id: int) -> list[LimitFacts]:
+        return self.database.read_now(lambda connection: self.reads.limits(connection, wallet_id))
 
     def wallet(self, wallet_id: int) -> WalletFacts:
         return self.database.read_now(lambda connection: self.reads.wallet(connection, wallet_id))

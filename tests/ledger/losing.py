@@ -24,7 +24,8 @@ class Proxy:
     """Passes bytes on, but for the next COMMIT when `at_commit` says what becomes of it.
 
     `at_commit` is called once, with the message and the server's side of the connection; afterwards the
-    client's side is closed. While it is `refusing`, every new connection ends at once.
+    client's side is closed. While it is `refusing`, every new connection ends at once; while it is not
+    `passing`, it takes what comes and passes nothing on, like a server that hangs.
     """
 
     def __init__(self, url: str) -> None:
@@ -37,6 +38,8 @@ class Proxy:
         self.at_commit: Callable[[bytes, socket.socket], None] | None = None
         self.lost = 0
         self.refusing = False
+        self.passing = threading.Event()
+        self.passing.set()
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self._directory / SOCKET))
         self._listener.listen(20)
@@ -46,6 +49,7 @@ class Proxy:
 
     def close(self) -> None:
         """End every connection; the ledger behind it has been closed before."""
+        self.passing.set()
         _hang_up(*self._sockets)
         for thread in self._threads:
             thread.join(10)
@@ -76,6 +80,7 @@ class Proxy:
     def _pass_on(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
             while message := client.recv(1 << 16):
+                self.passing.wait()
                 at_commit = self.at_commit
                 if at_commit is not None and COMMIT in message:
                     self.at_commit = None
@@ -89,6 +94,7 @@ class Proxy:
     def _pass_back(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
             while message := server.recv(1 << 16):
+                self.passing.wait()
                 with suppress(OSError):
                     client.sendall(message)
         _hang_up(client, server)

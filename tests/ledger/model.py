@@ -1,500 +1,179 @@
 """What the ledger must do, in the small: written from the guarantees, for one wallet, slow and plain.
 
-It shares no code with the ledger but the names of its values and refusals.
+Holds are in `model_holds`; here is what comes in, what is taken back, and what is allowed. It shares no code
+with the ledger but the names of its values and refusals.
 """
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-from oanim_server.ledger.operations import Commit, Extend, Operation, Release, Reserve, SettleDue
-from oanim_server.ledger.values import Line, State
+from oanim_server.ledger.corrections import Adjust, Freeze, Grant
+from oanim_server.ledger.limits import DeleteLimit, SetLimit
+from oanim_server.ledger.payments import Settle
+from oanim_server.ledger.values import State
 from tests.ledger.driving import Credit
+from tests.ledger.model_holds import Holds
+from tests.ledger.model_values import SECOND, Accepted, LimitUse, MLot, MPurchase, No, window
+from tests.ledger.selling import Disputed, Paid, Refunded, Word
 
-SECOND = 1_000_000
-DAY = 24 * 60 * 60 * SECOND
-
-
-@dataclass
-class MLot:
-    number: int
-    remaining: int
-    held: int
-    priority: int
-    expires_at: int | None
-
-    @property
-    def free(self) -> int:
-        return self.remaining - self.held
+if TYPE_CHECKING:
+    from oanim_server.ledger.operations import Operation
+    from oanim_server.ledger.windows import Period
 
 
-class Capture(NamedTuple):
-    amount: int
-    quantity: int
-    by_quantity: bool
-    answer: Accepted
-
-
-@dataclass
-class MHold:
-    number: int
-    opener: int
-    parts: list[tuple[int, int]]
-    reserved: int
-    expires_at: int | None
-    scopes: tuple[tuple[str, int | None], ...]
-    line: Line | None
-    state: State = State.ACTIVE
-    captured: int = 0
-    uncollected: int = 0
-    quantity: int = 0
-    ended_at: int | None = None
-    captures: list[Capture] = field(default_factory=list)
-
-    def facts(self) -> HoldFacts:
-        return HoldFacts(
-            self.number,
-            self.state,
-            self.reserved,
-            self.captured,
-            self.uncollected,
-            len(self.captures),
-            self.quantity,
-            self.expires_at,
-        )
-
-
-class HoldFacts(NamedTuple):
-    number: int
-    state: State
-    reserved: int
-    captured: int
-    uncollected: int
-    captures: int
-    quantity: int
-    expires_at: int | None
-
-
-class WalletFacts(NamedTuple):
-    balance: int
-    held: int
-    seq: int
-    frozen: bool
-
-
-class Accepted(NamedTuple):
-    wallet: WalletFacts
-    hold: HoldFacts | None
-    charged: int
-    uncollected: int
-    released: int
-    replayed: bool
-
-
-class Refused(NamedTuple):
-    reason: str
-    facts: tuple[object, ...]
-    seq: int
-    replayed: bool
-
-
-Answer = Accepted | Refused
-
-
-class No(Exception):
-    def __init__(self, reason: str, *facts: object) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.facts = facts
-
-
-REMEMBERED = {"InsufficientCredits", "SpendLimitExceeded", "AccountFrozen"}
-
-
-def price(line: Line, quantity: int) -> int:
-    """Multiply first, round once and up, never below the base, nothing for nothing."""
-    if quantity == 0:
-        return 0
-    product = line.price_micros * max(quantity, line.base_quantity)
-    whole, rest = divmod(product, line.base_quantity)
-    return whole + (1 if rest else 0)
-
-
-def request_of(operation: Operation) -> tuple[object, ...]:
-    """What makes two requests the same."""
-    match operation:
-        case Reserve(line=None):
-            return (operation.amount_micros, operation.ttl, operation.spend_scopes)
-        case Reserve(line=Line() as line):
-            return (line.model, line.quantity, operation.ttl, operation.spend_scopes)
-        case Commit():
-            return (
-                operation.reservation,
-                operation.amount_micros,
-                operation.quantity,
-                operation.keep_rest,
-                operation.capture,
-            )
-        case Release():
-            return (operation.reservation,)
-        case Extend():
-            return (operation.reservation, operation.amount_micros, operation.ttl)
-        case Credit():
-            return (operation.amount_micros, operation.priority, operation.lifetime)
-        case _:
-            raise AssertionError(operation)
-
-
-class Model:
+class Model(Holds):
     """One wallet."""
 
     def __init__(self) -> None:
-        self.lots: list[MLot] = []
-        self.holds: dict[int, MHold] = {}
-        self.spent: dict[str, int] = {}
-        self.charges: dict[int, list[int]] = {}
-        self.frozen = False
-        self.seq = 0
-        self.at = 0
-        self.effects: dict[tuple[str, int, int], tuple[tuple[object, ...], Accepted]] = {}
-        self.refusals: dict[tuple[str, int, int], tuple[tuple[object, ...], Refused, int]] = {}
+        super().__init__()
+        self.limits: dict[tuple[str, Period], int] = {}
+        self.purchases: dict[str, MPurchase] = {}
 
-    # What is seen
-
-    @property
-    def balance(self) -> int:
-        return sum(lot.remaining for lot in self.lots)
-
-    @property
-    def held(self) -> int:
-        return sum(lot.held for lot in self.lots)
-
-    def facts(self) -> WalletFacts:
-        return WalletFacts(self.balance, self.held, self.seq, self.frozen)
-
-    def seen_at(self, now: int) -> Model:
-        """The wallet as a reader sees it: what is due counts as written."""
-        seen = copy.deepcopy(self)
-        seen.settle(now)
-        return seen
-
-    def held_under(self, subject: str) -> int:
-        return sum(
-            hold.reserved - hold.captured
-            for hold in self.holds.values()
-            if hold.state is State.ACTIVE and subject in dict(hold.scopes)
-        )
-
-    def next_instants(self) -> list[int]:
-        """When something is due, or can be settled late no more."""
-        lots = [lot.expires_at for lot in self.lots if lot.expires_at is not None and lot.remaining]
-        holds = [
-            hold.expires_at
-            for hold in self.holds.values()
-            if hold.state is State.ACTIVE and hold.expires_at is not None
-        ]
-        late = [
-            hold.ended_at + DAY
-            for hold in self.holds.values()
-            if hold.state is State.EXPIRED and hold.ended_at is not None
-        ]
-        return sorted(lots + holds + late)
-
-    # What time does
-
-    def settle(self, now: int) -> None:
-        now = max(now, self.at)
-        while True:
-            due = [
-                (lot.expires_at, 0, lot.number)
-                for lot in self.lots
-                if lot.expires_at is not None and lot.expires_at <= now and lot.free
-            ]
-            due += [
-                (hold.expires_at, 1, hold.number)
-                for hold in self.holds.values()
-                if hold.state is State.ACTIVE and hold.expires_at is not None and hold.expires_at <= now
-            ]
-            if not due:
-                return
-            instant, is_hold, number = min(due)
-            if is_hold:
-                hold = self.holds[number]
-                self._give_back(hold.parts, instant)
-                hold.parts = []
-                hold.state = State.EXPIRED
-                hold.ended_at = instant
-            else:
-                lot = self._lot(number)
-                lot.remaining = lot.held
-            self._row(instant)
-
-    # What operations do
-
-    def submit(self, operation: Operation, now: int) -> Answer:
-        self.settle(now)
-        if isinstance(operation, SettleDue):
-            return Accepted(self.facts(), None, 0, 0, 0, replayed=False)
-        key = (operation.idempotency_key, operation.caller, int(operation.method))
-        request = request_of(operation)
-        known = self._known(key, now)
-        if known is not None:
-            first, answer = known
-            if first == request:
-                return answer._replace(replayed=True)
-            return Refused("IdempotencyKeyReused", (operation.idempotency_key,), self.seq, replayed=False)
-        before = self.seq
-        try:
-            accepted = self._decide(operation, max(now, self.at))
-        except No as no:
-            refused = Refused(no.reason, no.facts, self.seq, replayed=False)
-            if isinstance(operation, Reserve) and no.reason in REMEMBERED:
-                self.refusals[key] = (request, refused, now)
-            return refused
-        if self.seq > before:  # what has no effect uses no key up
-            self.effects[key] = (request, accepted)
-        return accepted
-
-    def _known(self, key: tuple[str, int, int], now: int) -> tuple[tuple[object, ...], Answer] | None:
-        if key in self.effects:
-            return self.effects[key]
-        if key in self.refusals and now - self.refusals[key][2] < 30 * DAY:
-            return self.refusals[key][:2]
-        return None
-
-    def _decide(self, operation: Operation, now: int) -> Accepted:
+    def _other(self, operation: Operation, now: int) -> Accepted:
         match operation:
             case Credit():
-                return self._credit(operation, now)
-            case Reserve():
-                return self._reserve(operation, now)
-            case Commit():
-                return self._commit(operation, now)
-            case Release():
-                return self._release(operation, now)
-            case Extend():
-                return self._extend(operation, now)
-            case _:
-                raise AssertionError(operation)
-
-    def _credit(self, credit: Credit, now: int) -> Accepted:
-        expires_at = None if credit.lifetime is None else now + credit.lifetime
-        self.lots.append(MLot(len(self.lots) + 1, credit.amount_micros, 0, credit.priority, expires_at))
-        self._row(now)
+                self._come_in(operation.amount_micros, operation.lifetime, now, priority=operation.priority)
+                self._row(now)
+            case Grant():
+                self._come_in(operation.amount_micros, operation.lifetime, now)
+                self._row(now)
+            case Adjust():
+                self._adjust(operation.amount_micros, now)
+            case Freeze() if operation.frozen != self.frozen:
+                self.frozen = operation.frozen
+                self._row(now)
+            case SetLimit():
+                self._limit(operation, operation.limit_micros, now)
+            case DeleteLimit():
+                self._limit(operation, None, now)
+            case Settle():
+                assert isinstance(operation.payment, Word)
+                self._hear(operation.payment, now)
         return self._accepted(None)
 
-    def _reserve(self, reserve: Reserve, now: int) -> Accepted:
-        if self.frozen:
-            raise No("AccountFrozen")
-        self._covered(reserve.amount_micros)
-        self._within(reserve.spend_scopes, reserve.amount_micros)
-        parts = self._draw(reserve.amount_micros)
-        self._keep(parts)
-        self._row(now)
-        hold = MHold(
-            number=self.seq,
-            opener=reserve.opener,
-            parts=parts,
-            reserved=reserve.amount_micros,
-            expires_at=None if reserve.ttl is None else now + reserve.ttl,
-            scopes=reserve.spend_scopes,
-            line=reserve.line,
-        )
-        self.holds[hold.number] = hold
-        for subject, _ in hold.scopes:
-            self.spent.setdefault(subject, 0)
-        return self._accepted(hold)
+    # What comes in and is taken back
 
-    def _extend(self, extend: Extend, now: int) -> Accepted:
-        hold = self._hold(extend.reservation, extend.caller)
-        if hold.state is not State.ACTIVE:
-            raise self._ended(hold)
-        if extend.amount_micros:
-            if self.frozen:
-                raise No("AccountFrozen")
-            self._covered(extend.amount_micros)
-            self._within(hold.scopes, extend.amount_micros)
-        parts = self._draw(extend.amount_micros)
-        self._keep(parts)
-        hold.parts = hold.parts + parts
-        hold.reserved += extend.amount_micros
-        if extend.ttl is not None and hold.expires_at is not None:
-            hold.expires_at = max(hold.expires_at, now + extend.ttl)
-        self._row(now)
-        return self._accepted(hold)
+    def _come_in(
+        self, amount: int, lifetime: int | None, now: int, *, priority: int = 0, promotional: bool = True
+    ) -> int:
+        """A new lot, which pays the debt first."""
+        paid = min(self.debt, amount)
+        self.debt -= paid
+        number = len(self.lots) + 1
+        expires_at = None if lifetime is None else now + lifetime
+        self.lots.append(MLot(number, amount - paid, 0, priority, expires_at, promotional))
+        return number
 
-    def _commit(self, commit: Commit, now: int) -> Accepted:
-        hold = self._hold(commit.reservation, commit.caller)
-        if commit.capture <= len(hold.captures):
-            return self._made(hold, commit)
-        late = hold.state is State.EXPIRED
-        if not late and hold.state is not State.ACTIVE:
-            raise self._ended(hold)
-        if late and now >= (hold.ended_at or 0) + DAY:
-            raise self._ended(hold)
-        if commit.capture > len(hold.captures) + 1:
-            raise No("InvalidField", "capture")
-        amount = self._price(hold, commit)
-        left = hold.reserved - hold.captured
-        if amount > left:
-            raise No("ExceedsReservation", amount, 0 if late else left)
-        if late:
-            charged = self._settle_late(hold, amount)
-        else:
-            charged = self._capture(hold, amount, now, keep_rest=commit.keep_rest)
-        return self._charged(hold, commit, now, charged, amount - charged)
-
-    def _made(self, hold: MHold, commit: Commit) -> Accepted:
-        """A capture that was made already: the same again is answered the same."""
-        made = hold.captures[commit.capture - 1]
-        if commit.quantity is None:
-            same = made.amount == commit.amount_micros
-        else:
-            same = made.quantity == commit.quantity and (made.by_quantity or made.amount == 0)
-        if not same:
-            raise No("AlreadyCommitted", hold.state.name, hold.reserved, hold.captured)
-        return made.answer._replace(replayed=True)
-
-    def _settle_late(self, hold: MHold, amount: int) -> int:
-        hold.state = State.SETTLED_LATE
-        if amount > self.balance - self.held:
-            hold.uncollected = amount
-            return 0
-        for number, micros in self._draw(amount):
-            self._lot(number).remaining -= micros
-        return amount
-
-    def _capture(self, hold: MHold, amount: int, now: int, *, keep_rest: bool) -> int:
-        self._consume_held(hold, amount)
-        if not keep_rest:
-            self._give_back(hold.parts, now)
-            hold.parts = []
-            hold.state = State.COMMITTED
-            hold.ended_at = now
-        return amount
-
-    def _charged(self, hold: MHold, commit: Commit, now: int, charged: int, uncollected: int) -> Accepted:
-        hold.captured += charged
-        if commit.quantity is not None:
-            hold.quantity = commit.quantity
-        for subject, _ in hold.scopes:
-            self.spent[subject] += charged
-        if charged:
-            day = self.charges.setdefault(now // DAY, [0, 0])
-            day[0] += 1
-            day[1] += charged
-        self._row(now)
-        facts = hold.facts()._replace(captures=len(hold.captures) + 1)
-        answer = Accepted(self.facts(), facts, charged, uncollected, 0, replayed=False)
-        hold.captures.append(
-            Capture(charged + uncollected, hold.quantity, commit.quantity is not None, answer)
-        )
-        return answer
-
-    def _release(self, release: Release, now: int) -> Accepted:
-        hold = self._hold(release.reservation, release.caller)
-        if hold.state in (State.COMMITTED, State.SETTLED_LATE):
-            raise self._ended(hold)
-        if hold.state is not State.ACTIVE:
-            return self._accepted(hold)
-        self._give_back(hold.parts, now)
-        hold.parts = []
-        hold.state = State.RELEASED
-        hold.ended_at = now
-        self._row(now)
-        return self._accepted(hold, released=hold.reserved - hold.captured)
-
-    # Pieces
-
-    def _accepted(self, hold: MHold | None, *, released: int = 0) -> Accepted:
-        facts = hold.facts() if hold is not None else None
-        return Accepted(self.facts(), facts, 0, 0, released, replayed=False)
-
-    def _row(self, at: int) -> None:
-        assert at >= self.at
-        self.seq += 1
-        self.at = at
-
-    def _lot(self, number: int) -> MLot:
-        return self.lots[number - 1]
-
-    def _hold(self, number: int, caller: int) -> MHold:
-        hold = self.holds.get(number)
-        if hold is None:
-            raise No("NotFound", "reservation")
-        if hold.opener != caller:
-            raise No("NotYourHold", hold.opener)
-        return hold
-
-    def _ended(self, hold: MHold) -> No:
-        reason = {State.RELEASED: "AlreadyReleased", State.EXPIRED: "ReservationExpired"}.get(
-            hold.state, "AlreadyCommitted"
-        )
-        return No(reason, hold.state.name, hold.reserved, hold.captured)
-
-    def _covered(self, amount: int) -> None:
-        available = self.balance - self.held
-        if amount > available:
-            raise No("InsufficientCredits", amount, available)
-
-    def _within(self, scopes: tuple[tuple[str, int | None], ...], amount: int) -> None:
-        blocked = [
-            (subject, limit, self.spent.get(subject, 0), self.held_under(subject), amount)
-            for subject, limit in scopes
-            if limit is not None and self.spent.get(subject, 0) + self.held_under(subject) + amount > limit
-        ]
-        if blocked:
-            raise No("SpendLimitExceeded", *blocked)
-
-    def _price(self, hold: MHold, commit: Commit) -> int:
-        if commit.amount_micros is not None:
-            return commit.amount_micros
-        assert commit.quantity is not None
-        if hold.line is None or commit.quantity < hold.quantity:
-            raise No("InvalidField", "quantity")
-        return price(hold.line, commit.quantity) - price(hold.line, hold.quantity)
-
-    def drawn(self) -> list[MLot]:
-        return sorted(
-            self.lots,
-            key=lambda lot: (
-                lot.priority,
-                float("inf") if lot.expires_at is None else lot.expires_at,
-                lot.number,
-            ),
-        )
-
-    def _draw(self, amount: int) -> list[tuple[int, int]]:
-        parts = []
-        for lot in self.drawn():
+    def _take(self, amount: int, own: tuple[int, ...] = ()) -> None:
+        """What is free, of some lots first and then of all in draw order; what is not there is owed."""
+        for lot in sorted(self.drawn(), key=lambda lot: lot.number not in own):
             micros = min(lot.free, amount)
-            if micros:
-                parts.append((lot.number, micros))
-                amount -= micros
-        assert amount == 0
-        return parts
+            lot.remaining -= micros
+            amount -= micros
+        self.debt += amount
 
-    def _keep(self, parts: list[tuple[int, int]]) -> None:
-        for number, micros in parts:
-            self._lot(number).held += micros
+    def _adjust(self, amount: int, now: int) -> None:
+        if amount == 0:
+            return
+        if amount > 0:
+            self._come_in(amount, None, now, promotional=False)
+        else:
+            self._take(-amount)
+        self._row(now)
 
-    def _consume_held(self, hold: MHold, amount: int) -> None:
-        rest = []
-        for number, micros in hold.parts:
-            taken = min(micros, amount)
-            amount -= taken
-            self._lot(number).held -= taken
-            self._lot(number).remaining -= taken
-            if micros > taken:
-                rest.append((number, micros - taken))
-        hold.parts = rest
-        assert amount == 0
+    # Purchases
 
-    def _give_back(self, parts: list[tuple[int, int]], now: int) -> None:
-        for number, micros in parts:
-            lot = self._lot(number)
-            lot.held -= micros
-            if lot.expires_at is not None and lot.expires_at <= now:
-                lot.remaining -= micros
+    def _hear(self, word: Word, now: int) -> None:
+        """What is new is added to what was heard; then the purchase is brought to where I8 says it is."""
+        purchase = self.purchases.setdefault(word.purchase.purchase_id, MPurchase(word.purchase))
+        if word.event not in purchase.heard:
+            purchase.heard.append(word.event)
+        sold = purchase.sold
+        if not purchase.lots:
+            if Paid() not in purchase.heard:
+                return
+            for amount, promotional in ((sold.bonus_micros, True), (sold.amount_micros, False)):
+                if amount:
+                    lot = self._come_in(amount, sold.lifetime, now, promotional=promotional)
+                    purchase.lots = (*purchase.lots, lot)
+            self._row(now)
+            return
+        by_refunds, wanted = self._share(purchase, refunds_alone=True), self._share(purchase)
+        if (by_refunds, wanted) == (purchase.by_refunds, purchase.reversed):
+            return
+        self._reverse(purchase, wanted, now)
+        purchase.by_refunds, purchase.reversed = by_refunds, wanted
+        self._row(now)
+
+    def _share(self, purchase: MPurchase, *, refunds_alone: bool = False) -> int:
+        """I8: floor(credited x min(paid, refunded + disputed - reinstated) / paid)."""
+        sold, back = purchase.sold, 0
+        for kind in (Refunded,) if refunds_alone else (Refunded, Disputed):
+            words = [event for event in purchase.heard if isinstance(event, kind)]
+            undone = {word[0] for word in words if word[2]}
+            back += sum({word[0]: word[1] for word in words if word[0] not in undone}.values())
+        charged = sold.paid_micros or sold.amount_micros
+        return (sold.amount_micros + sold.bonus_micros) * min(charged, back) // charged
+
+    def _reverse(self, purchase: MPurchase, wanted: int, now: int) -> None:
+        """What expired of its own lots counts as taken already; what is given again lasts for ever."""
+        if wanted >= purchase.reversed:
+            micros = wanted - purchase.reversed
+            lapsed = sum(self._lot(number).lapsed for number in purchase.lots)
+            covered = min(micros, lapsed - purchase.covered)
+            purchase.covered += covered
+            self._take(micros - covered, purchase.lots)
+        else:
+            micros = purchase.reversed - wanted
+            given = min(micros, purchase.reversed - purchase.covered)
+            purchase.covered -= micros - given
+            if given:
+                self._come_in(given, None, now, promotional=False)
+
+    # Limits
+
+    def _limit(self, asked: SetLimit | DeleteLimit, limit: int | None, now: int) -> None:
+        if any(key == asked.asking_key_id != "" for key, _ in self.limits):
+            raise No("LimitedKey", "user")
+        name = (asked.api_key_id, asked.period)
+        if self.limits.get(name) == limit:
+            return
+        if limit is None:
+            del self.limits[name]
+        else:
+            self.limits[name] = limit
+        self._row(now)
+
+    def limit_uses(self, at: int) -> list[LimitUse]:
+        """What each limit has in the window of a time: of holds made in it, what they cost and keep."""
+        uses = []
+        for (key, period), limit in sorted(self.limits.items()):
+            start, end = window(period, at)
+            counted = [
+                hold
+                for hold in self.holds.values()
+                if key in ("", hold.api_key_id) and start <= hold.created_at < end
+            ]
+            charged = sum(hold.captured for hold in counted)
+            held = sum(hold.reserved - hold.captured for hold in counted if hold.state is State.ACTIVE)
+            uses.append(LimitUse(key, period, limit, charged, held, start, end))
+        return uses
+
+    def limits_blocking(self, key: str, at: int, amount: int) -> tuple[list[tuple[object, ...]], int]:
+        uses = [use for use in self.limit_uses(at) if use.api_key_id in ("", key)]
+        rooms = [use.limit - use.charged - use.held for use in uses]
+        blocking: list[tuple[object, ...]] = [
+            (
+                use.api_key_id or "account",
+                use.period.name.lower(),
+                use.limit,
+                use.charged,
+                use.held,
+                amount,
+                use.end // SECOND,
+            )
+            for use, room in zip(uses, rooms, strict=True)
+            if amount > room
+        ]
+        return blocking, min(rooms, default=10**18)

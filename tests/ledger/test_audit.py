@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
+import tracemalloc
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
-from oanim_server.ledger import journal
-from oanim_server.ledger.audit import audit
+from oanim_server.ledger import audit_rows, journal
+from oanim_server.ledger.audit import AnchorError, audit
 from oanim_server.ledger.ids import account_text
 from oanim_server.ledger.values import DAY, SECOND, Line, Scope
+from tests.ledger.driving import batch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -227,22 +231,106 @@ def test_a_row_that_cannot_be_read_is_a_problem_like_any_other(ledger: Driven, c
     )
 
 
-def rewrite(ledger: Driven, wallet_id: int) -> None:
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ("reservations SET parts = '[[1]]' WHERE number = 3", "reservation 3 cannot be read"),
+        ("reservations SET parts = '7' WHERE number = 3", "reservation 3 cannot be read"),
+        ('reservations SET parts = \'[["a","b"]]\' WHERE number = 3', "reservation 3 cannot be read"),
+        ("reservations SET scopes = 'x' WHERE number = 3", "reservation 3 cannot be read"),
+        ("reservations SET scopes = '[[]]' WHERE number = 3", "reservation 3 cannot be read"),
+        ("reservations SET labels = '[1]' WHERE number = 3", "reservation 3 cannot be read"),
+        ("reservations SET created_at = 4611686018427387904 WHERE number = 3", "reservation 3"),
+        ("lots SET origin = 9 WHERE lot = 1", "lot 1 cannot be read"),
+    ],
+)
+def test_a_lot_or_a_reservation_that_cannot_be_read_is_a_problem_and_the_audit_goes_on(
+    ledger: Driven, change: str, found: str
+) -> None:
+    wallets = sorted(history(ledger) for _ in range(3))
+    ledger.sql(f"UPDATE {change} AND wallet_id = :w", w=wallets[1])
+    for other in (wallets[0], wallets[2]):
+        ledger.sql("UPDATE wallets SET debt_micros = 1 WHERE wallet_id = :w", w=other)
+    problems = ledger.problems()
+    assert problems[0] == f"{account_text(wallets[0])}: debt: 1 is stored, 0 is right"
+    assert problems[-1] == f"{account_text(wallets[2])}: debt: 1 is stored, 0 is right"
+    assert any(problem.startswith(f"{account_text(wallets[1])}: {found}") for problem in problems), problems
+
+
+def test_rows_of_a_wallet_that_is_not_there_are_found(ledger: Driven) -> None:
+    wallets = sorted(history(ledger) for _ in range(3))
+    for wallet_id in (wallets[0], wallets[2]):
+        without_constraints(ledger, f"DELETE FROM wallets WHERE wallet_id = {wallet_id}")
+    assert ledger.problems() == [
+        f"{table}: rows of a wallet that is not there: {wallet_id}"
+        for table in ("transactions", "lots", "reservations", "spend_counters", "usage_days")
+        for wallet_id in (wallets[0], wallets[2])
+    ]
+
+
+def without_constraints(ledger: Driven, statement: str) -> None:
+    """What somebody with the file, or a superuser, can do."""
+    if ledger.database.dialect == "postgresql":
+        ledger.sql(f"SET LOCAL session_replication_role = replica; {statement}")
+        return
+    [(_, _, file)] = ledger.rows("PRAGMA database_list")
+    with closing(sqlite3.connect(file)) as vandal:
+        vandal.execute(statement)
+        vandal.commit()
+
+
+def test_what_a_wallet_once_held_takes_no_memory(ledger: Driven, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_rows, "BATCH", 50)
+    wallet_id = ledger.open_wallet(10_000)
+
+    def peak_after(holds: int) -> int:
+        for _ in range(0, holds, 250):
+            made = batch(ledger.ledger, [ledger.reserve(wallet_id, 3) for _ in range(250)])
+            batch(
+                ledger.ledger, [ledger.commit(wallet_id, held.reservation.number, 1) for held in made[:200]]
+            )
+        tracemalloc.start()
+        assert ledger.problems() == []
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    peak_after(250)
+    few = peak_after(250)
+    assert peak_after(2_000) < few + 100_000
+
+
+def rewrite(ledger: Driven, wallet_id: int, **forged: object) -> None:
     """Forge a row, and every link after it."""
     link = journal.GENESIS
+    columns = ", ".join(f"{name} = :{name}" for name in (*forged, "link"))
     for row in ledger.journal(wallet_id):
-        fields = row[:-1]
-        if row.seq == 4:
-            fields = row._replace(idem_key="forged")[:-1]
-        link = journal.link_of(link, tuple(fields))
+        written = row._replace(**forged) if row.seq == 4 else row  # type: ignore[arg-type]
+        link = journal.link_of(link, tuple(written[:-1]))
+        values = {name: getattr(written, name) for name in forged} | {"link": link}
         ledger.sql(
-            "UPDATE transactions SET idem_key = :key, link = :link WHERE wallet_id = :w AND seq = :seq",
-            key=journal.Row(*fields, link).idem_key,
-            link=link,
+            f"UPDATE transactions SET {columns} WHERE wallet_id = :w AND seq = :seq",
             w=wallet_id,
             seq=row.seq,
+            **values,
         )
     ledger.sql("UPDATE wallets SET link = :link WHERE wallet_id = :w", link=link, w=wallet_id)
+
+
+@pytest.mark.parametrize(("charged", "uncollected"), [(19, 0), (20, 1), (0, 0)])
+def test_what_a_row_says_it_charged_is_what_it_booked(ledger: Driven, charged: int, uncollected: int) -> None:
+    wallet_id = history(ledger)
+    rewrite(ledger, wallet_id, charged_micros=charged, uncollected_micros=uncollected)
+    problem = f"row 4: charged and uncollected: {charged + uncollected} is stored, 20 is right"
+    assert f"{account_text(wallet_id)}: {problem}" in ledger.problems()
+
+
+def test_a_wallet_that_was_thawed_behind_its_journal_is_found(ledger: Driven) -> None:
+    wallet_id = ledger.open_wallet(5)
+    ledger.freeze(wallet_id)
+    assert ledger.problems() == []
+    ledger.sql("UPDATE wallets SET frozen = 0")
+    assert ledger.problems() == [f"{account_text(wallet_id)}: frozen: False is stored, True is right"]
 
 
 def test_a_chain_that_was_written_anew_is_found_by_the_anchor(ledger: Driven, tmp_path: Path) -> None:
@@ -250,7 +338,7 @@ def test_a_chain_that_was_written_anew_is_found_by_the_anchor(ledger: Driven, tm
     wallet_id = history(ledger)
     assert audit(ledger.database, anchor).problems == []
     kept = anchor.read_bytes()
-    rewrite(ledger, wallet_id)
+    rewrite(ledger, wallet_id, idem_key="forged")
     ledger.run(ledger.reserve(wallet_id, 1))
     assert audit(ledger.database).problems == []
     name = account_text(wallet_id)
@@ -304,6 +392,26 @@ def test_the_anchor_follows_an_honest_ledger(ledger: Driven, tmp_path: Path) -> 
             name: [seq, link] for name, (seq, link) in report.heads.items()
         }
     assert [path.name for path in tmp_path.glob("anchor*")] == ["anchor"]
+
+
+def test_an_audit_says_whether_there_was_an_anchor_to_compare_with(ledger: Driven, tmp_path: Path) -> None:
+    anchor = tmp_path / "anchor"
+    history(ledger)
+    first, second = (audit(ledger.database, anchor) for _ in range(2))
+    assert (first.anchor_was_there, first.anchored, first.problems) == (False, 0, [])
+    assert (second.anchor_was_there, second.anchored, second.problems) == (True, 1, [])
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "7", '{"a": 1}', '{"a": ["x", "00"]}', '{"a": [1, "x"]}'])
+def test_a_file_without_heads_is_no_anchor_and_is_left_as_it_is(
+    ledger: Driven, tmp_path: Path, content: str
+) -> None:
+    anchor = tmp_path / "anchor"
+    anchor.write_text(content)
+    with pytest.raises(AnchorError) as raised:
+        audit(ledger.database, anchor)
+    assert str(raised.value).startswith(f"{anchor} has no heads")
+    assert anchor.read_text() == content
 
 
 KEYS = ("plain", "kéy €", "\U0001f600", 'a "quoted" \\ one', "\t\n\r\x1f\x7f\u2028/<&>")

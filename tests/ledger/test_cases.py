@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from oanim_server.ledger.operations import Refused
 from oanim_server.ledger.refusals import (
     AccountFrozen,
     AlreadyCommitted,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from oanim_server.ledger.values import ReservationFacts
     from tests.ledger.driving import Driven
 
+HOUR = 3_600 * SECOND
 LINE = Line(1, "flux", "image", "fal", "image", 10, 1, 5)
 
 
@@ -60,6 +62,30 @@ def test_a_part_that_is_held_outlives_its_lot_and_can_be_charged(ledger: Driven)
         "[[1,-40],[2,40]]",
         "[[1,-60],[3,45],[2,15]]",
     ]
+    assert ledger.problems() == []
+
+
+def test_what_an_extend_adds_is_charged_and_kept_as_if_it_had_been_held_at_once(ledger: Driven) -> None:
+    def wallet_with_lots() -> int:
+        wallet_id = ledger.open_wallet(100)
+        ledger.credit(wallet_id, 50, lifetime=HOUR)
+        ledger.credit(wallet_id, 30, priority=-1)
+        return wallet_id
+
+    at_once = wallet_with_lots()
+    ledger.hold(at_once, 140, ttl=DAY)
+    extended = ledger.open_wallet(100)
+    number = ledger.hold(extended, 60, ttl=DAY)
+    ledger.credit(extended, 50, lifetime=HOUR)
+    ledger.run(ledger.extend(extended, number, amount_micros=50))
+    ledger.credit(extended, 30, priority=-1)
+    ledger.run(ledger.extend(extended, number, amount_micros=30))
+    assert ledger.rows("SELECT parts FROM reservations") == [("[[3,30],[2,50],[1,60]]",)] * 2
+    ledger.clock.forward(2 * HOUR)
+    for wallet_id, hold in ((at_once, 4), (extended, number)):
+        ledger.run(ledger.commit(wallet_id, hold, 90))
+        # 30 of the lot that goes first, all of the one that expired meanwhile, and 10 of the one that lasts.
+        assert ledger.wallet(wallet_id)[1:3] == (90, 0)
     assert ledger.problems() == []
 
 
@@ -102,7 +128,7 @@ def test_a_key_that_named_another_request_is_refused_and_says_nothing_of_it(ledg
         ledger.reserve(wallet_id, 10, key="one", labels={"a": "b"}),
         ledger.reserve(wallet_id, 10, key="one", spend_scopes=(Scope("run", None),)),
         ledger.reserve(wallet_id, 10, key="one", line=LINE),
-        ledger.reserve(wallet_id, 10, key="one", work="other"),
+        ledger.reserve(wallet_id, 10, key="one", asked="other"),
         ledger.reserve(wallet_id, 500, key="one"),
     ):
         assert told(ledger.refused(other)) == (IdempotencyKeyReused, {"idempotency_key": "one"}, 2, False)
@@ -112,12 +138,18 @@ def test_a_key_that_named_another_request_is_refused_and_says_nothing_of_it(ledg
     assert ledger.wallet(wallet_id) == WalletFacts(wallet_id, 96, 0, 0, 3, frozen=False)
 
 
-def test_a_replay_of_a_priced_hold_is_the_first_answer_whatever_it_costs_now(ledger: Driven) -> None:
+def test_a_replay_of_a_priced_hold_is_the_first_answer_whatever_it_is_called_and_costs_now(
+    ledger: Driven,
+) -> None:
     wallet_id = ledger.open_wallet(100)
     first = ledger.run(ledger.reserve(wallet_id, 50, key="one", line=LINE))
-    dearer = LINE._replace(price_version=2, price_micros=900)
-    again = ledger.run(ledger.reserve(wallet_id, 4_500, key="one", line=dearer))
+    dearer = LINE._replace(price_version=2, model="renamed", price_micros=900)
+    again = ledger.run(ledger.reserve(wallet_id, 4_500, key="one", line=dearer, asked=("flux", 5)))
     assert again == first._replace(replayed=True)
+    unpriced = ledger.reserve(
+        wallet_id, 1, key="one", asked=("flux", 5), companion=Refused(NotFound("price"))
+    )
+    assert ledger.run(unpriced) == first._replace(replayed=True)
     more = ledger.refused(ledger.reserve(wallet_id, 60, key="one", line=LINE._replace(quantity=6)))
     assert isinstance(more, IdempotencyKeyReused)
 
@@ -128,7 +160,7 @@ def test_a_replay_is_not_refused_because_the_account_was_frozen_since(ledger: Dr
     first = ledger.run(reserve)
     ledger.freeze(wallet_id)
     assert ledger.run(reserve) == first._replace(replayed=True)
-    assert told(ledger.refused(ledger.reserve(wallet_id, 1))) == (AccountFrozen, {}, 2, False)
+    assert told(ledger.refused(ledger.reserve(wallet_id, 1))) == (AccountFrozen, {}, 3, False)
     assert isinstance(ledger.refused(ledger.extend(wallet_id, 2, amount_micros=1)), AccountFrozen)
     ledger.run(ledger.extend(wallet_id, 2, ttl=DAY))
     ledger.run(ledger.commit(wallet_id, 2, 1))

@@ -115,28 +115,55 @@ def test_the_refusal_that_one_key_is_told_50_times_is_the_first_one(ledger: Driv
     assert {(r.required_micros, r.available_micros, r.wallet_seq) for r in refusals} == {(11, 10, 1)}
 
 
+def test_the_refusal_that_one_key_is_told_at_two_replicas_is_the_first_one(
+    replicas: tuple[Driven, Driven],
+) -> None:
+    first, second = replicas
+    wallet_id = first.open_wallet(10)
+    reserve = first.reserve(wallet_id, 11, key="one")
+    answers = in_threads([partial(first.run, reserve), partial(second.run, reserve)] * 25)
+    refusals = [answer for answer in answers if isinstance(answer, InsufficientCredits)]
+    assert Counter(refusal.replayed for refusal in refusals) == {False: 1, True: 49}
+    assert {(r.required_micros, r.available_micros, r.wallet_seq) for r in refusals} == {(11, 10, 1)}
+    first.credit(wallet_id, 100)
+    for replica in replicas:
+        assert replica.refused(reserve).facts() == {"required_micros": 11, "available_micros": 10}
+    assert first.rows("SELECT count(*) FROM refusals") == [(1,)]
+
+
 def test_of_a_commit_a_release_and_the_expiry_one_wins_and_the_others_are_told(ledger: Driven) -> None:
-    wallet_id = ledger.open_wallet(10_000)
+    one_wins(ledger, ledger)
+
+
+def test_of_a_commit_here_a_release_there_and_the_expiry_one_wins_and_the_others_are_told(
+    replicas: tuple[Driven, Driven],
+) -> None:
+    one_wins(*replicas)
+
+
+def one_wins(here: Driven, there: Driven) -> None:
+    """Let a hold be committed at one server, released at another, and expire, in any order."""
+    wallet_id = here.open_wallet(10_000)
     chance = random.Random(1)
     ended: Counter[State] = Counter()
     spent = 0
     for _ in range(40):
-        number = ledger.hold(wallet_id, 100, ttl=SECOND)
+        number = here.hold(wallet_id, 100, ttl=SECOND)
         calls: list[Callable[[], object]] = [
-            partial(ledger.run, ledger.commit(wallet_id, number, 60)),
-            partial(ledger.run, ledger.release(wallet_id, number)),
-            partial(ledger.clock.forward, SECOND),
+            partial(here.run, here.commit(wallet_id, number, 60, key=f"c{number}")),
+            partial(there.run, there.release(wallet_id, number, key=f"r{number}")),
+            partial(here.clock.forward, SECOND),
         ]
         order = chance.sample(range(3), 3)
         answers = dict(zip(order, in_threads([calls[index] for index in order]), strict=True))
-        state = ledger.reservation(wallet_id, number).state
+        state = there.reservation(wallet_id, number).state
         told(state, answers[0], answers[1])
         ended[state] += 1
         spent += 60 if state in (State.COMMITTED, State.SETTLED_LATE) else 0
-        ledger.settle(wallet_id)
-        assert ledger.wallet(wallet_id)[1:3] == (10_000 - spent, 0)
+        there.settle(wallet_id)
+        assert here.wallet(wallet_id)[1:3] == (10_000 - spent, 0)
     assert ended.keys() <= {State.COMMITTED, State.RELEASED, State.SETTLED_LATE}
-    assert ledger.problems() == []
+    assert here.problems() == []
 
 
 def told(state: State, commit: object, release: object) -> None:

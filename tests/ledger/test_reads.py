@@ -3,21 +3,28 @@ from __future__ import annotations
 import asyncio
 import random
 from itertools import pairwise
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from oanim_server.database.engine import Database
+from oanim_server.ledger import group, sweeping
+from oanim_server.ledger import ledger as front
+from oanim_server.ledger.limits import SetLimit
 from oanim_server.ledger.reads import ChargeRecord, Grouping, UsageTotal
 from oanim_server.ledger.refusals import NotFound
 from oanim_server.ledger.values import DAY, SECOND, Line, Outcome, Scope, State, WalletFacts
+from oanim_server.ledger.windows import Period
 from tests.ledger.counting import statements_of_new_connections
 from tests.ledger.driving import START, Driven, batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from oanim_server.ledger.journal import Row
+    from oanim_server.ledger.ledger import Ledger
+    from oanim_server.ledger.operations import Operation
     from oanim_server.ledger.reads import Statement
 
 HOUR = 3_600 * SECOND
@@ -127,6 +134,53 @@ def test_a_great_deal_that_is_due_is_read_as_it_will_be_written(crowded: tuple[D
     assert ledger.problems() == []
 
 
+READS: dict[str, Callable[[Ledger, int], Awaitable[object]]] = {
+    "wallet": lambda ledger, wallet_id: ledger.wallet(wallet_id),
+    "watch": lambda ledger, wallet_id: anext(ledger.watch(wallet_id)),
+    "statement": lambda ledger, wallet_id: ledger.statement(wallet_id, as_of=None, before=None, limit=3),
+    "limits": lambda ledger, wallet_id: ledger.limits(wallet_id),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_a_read_of_a_wallet_with_very_much_due_has_it_written_first(
+    open_database: Callable[[], Database],
+    monkeypatch: pytest.MonkeyPatch,
+    read: Callable[[Ledger, int], Awaitable[object]],
+) -> None:
+    monkeypatch.setattr(front, "PORTION", 3)
+    ledger = Driven(open_database()).start()
+    wallet_id = ledger.open_wallet(100)
+    limited = SetLimit(
+        wallet_id=wallet_id,
+        caller=wallet_id,
+        idempotency_key="limit",
+        api_key_id="",
+        asking_key_id="k",
+        period=Period.DAY,
+        limit_micros=50,
+    )
+    ledger.run(limited)
+    for ttl in range(4):
+        ledger.hold(wallet_id, 10, ttl=HOUR + ttl)
+    ledger.clock.forward(HOUR + 2)
+    expected = ledger.wallet(wallet_id), ledger.statement(wallet_id, limit=3)
+
+    async def asked() -> Any:
+        return await read(ledger.ledger, wallet_id)
+
+    # Three are due, and are left to the sweeper.
+    answer = asyncio.run(asked())
+    assert len(ledger.journal(wallet_id)) == 6
+    assert answer in expected or [(limit.charged_micros, limit.held_micros) for limit in answer] == [(0, 10)]
+    ledger.clock.forward(1)
+    expected = ledger.wallet(wallet_id)._replace(seq=10), ledger.statement(wallet_id, limit=3)
+    answer = asyncio.run(asked())
+    assert len(ledger.journal(wallet_id)) == 10
+    assert answer in expected or [(limit.charged_micros, limit.held_micros) for limit in answer] == [(0, 0)]
+    ledger.close()
+
+
 def test_operations_wait_until_all_that_is_due_on_their_wallet_is_written(
     crowded: tuple[Driven, int],
 ) -> None:
@@ -210,6 +264,22 @@ def test_the_statement_as_of_any_time_is_the_same_before_and_after_the_sweep(
         assert all(row.at <= time for row in statement.rows)
         assert [row.seq for row in statement.rows] == list(range(statement.wallet.seq, 0, -1))
     assert ledger.problems() == []
+
+
+def test_the_lots_of_a_statement_are_worked_out_from_the_shorter_side(ledger: Driven) -> None:
+    wallet_id, _ = random_history(ledger, random.Random(4))
+    ledger.clock.forward(DAY)
+    ledger.settle(wallet_id)
+    journal = ledger.journal(wallet_id)
+    half = len(journal) // 2
+    early, late = journal[9].at, journal[-9].at
+    lots = [ledger.statement(wallet_id, as_of=time, limit=0).lots for time in (early, late)]
+    for time, unread in ((early, f"seq > {half}"), (late, f"seq < {half}")):
+        kept = ledger.rows("SELECT seq, lots FROM transactions")
+        ledger.sql(f"UPDATE transactions SET lots = 'cannot be read' WHERE {unread}")
+        assert ledger.statement(wallet_id, as_of=time, limit=0).lots == lots.pop(0)
+        for seq, moved in kept:
+            ledger.sql("UPDATE transactions SET lots = :moved WHERE seq = :seq", seq=seq, moved=moved)
 
 
 def test_the_statement_before_the_wallet_was_there_is_empty(ledger: Driven) -> None:
@@ -369,6 +439,74 @@ def test_the_sweeper_writes_what_is_due_on_every_wallet_and_forgets_old_refusals
     assert ledger.problems() == []
 
 
+def break_wallet(ledger: Driven, wallet_id: int) -> None:
+    """Have whatever is written on a wallet fail: what its lots hold is less than its holds have."""
+    ledger.sql("UPDATE lots SET held_micros = 0 WHERE wallet_id = :wallet_id", wallet_id=wallet_id)
+
+
+def test_a_wallet_that_cannot_be_settled_keeps_none_behind_it_waiting(
+    ledger: Driven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeping, "PAGE", 3)
+    wallets = [ledger.open_wallet(100) for _ in range(8)]
+    for place, wallet_id in enumerate(wallets):
+        # Two at each instant, so that pages end between equals.
+        ledger.hold(wallet_id, 10, ttl=HOUR + place // 2)
+    break_wallet(ledger, wallets[1])
+    ledger.clock.forward(2 * HOUR)
+    assert asyncio.run(ledger.ledger.sweep()) == 7
+    due = "SELECT wallet_id FROM wallets WHERE next_due_at IS NOT NULL"
+    assert ledger.rows(due) == [(wallets[1],)]
+    assert asyncio.run(ledger.ledger.sweep()) == 0
+
+
+def test_a_wallet_with_very_much_due_keeps_none_beside_it_waiting(
+    crowded: tuple[Driven, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, wallet_id = crowded
+    monkeypatch.setattr(group, "PORTION", 10)
+    monkeypatch.setattr(sweeping, "TOGETHER", 2)
+    for _ in range(6):
+        ledger.hold(ledger.open_wallet(100), 10, ttl=HOUR + 60)
+    ledger.clock.forward(2 * HOUR)
+
+    async def due_when_the_others_are_settled() -> list[tuple[int]]:
+        sweep = asyncio.create_task(ledger.ledger.sweep())
+        query = "SELECT wallet_id FROM wallets WHERE next_due_at IS NOT NULL"
+        while len(due := await asyncio.to_thread(ledger.rows, query)) > 1:
+            pass
+        # A sweep that begins meanwhile leaves the wallet to this one.
+        assert await ledger.ledger.sweep() == 0
+        assert await sweep == 7
+        return due
+
+    assert asyncio.run(due_when_the_others_are_settled()) == [(wallet_id,)]
+    assert ledger.problems() == []
+
+
+def test_an_operation_does_not_wait_for_what_is_due_on_another_wallet_of_its_group(
+    crowded: tuple[Driven, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, wallet_id = crowded
+    monkeypatch.setattr(group, "PORTION", 100)
+    # It is locked, and loaded, after the other one.
+    other = ledger.open_wallet(100, wallet_id=wallet_id + 1)
+    ledger.hold(other, 10, ttl=HOUR)
+    ledger.clock.forward(2 * HOUR)
+    answered: list[int] = []
+
+    async def submit(operation: Operation) -> None:
+        answered.append((await ledger.ledger.submit(operation)).wallet.wallet_id)
+
+    async def both() -> None:
+        busy = asyncio.create_task(ledger.ledger.write(lambda _connection, _now: sleep(0.2)))
+        await asyncio.sleep(0.1)
+        await asyncio.gather(submit(ledger.reserve(wallet_id, 1)), submit(ledger.reserve(other, 1)), busy)
+
+    asyncio.run(both())
+    assert answered == [other, wallet_id]
+
+
 def test_a_refusal_is_remembered_for_30_days_whatever_happens_to_the_wallet(ledger: Driven) -> None:
     wallet_id = ledger.open_wallet(100)
     reserve = ledger.reserve(wallet_id, 150, key="one")
@@ -403,6 +541,24 @@ def test_a_watcher_sees_the_wallet_now_and_after_each_change(ledger: Driven) -> 
     assert asyncio.run(watch()) == [
         WalletFacts(wallet_id, 100, held, 0, seq, frozen=False) for held, seq in ((0, 1), (10, 2), (20, 3))
     ]
+
+
+def test_a_watcher_is_told_of_an_expiry_at_its_instant_though_nobody_writes_it(ledger: Driven) -> None:
+    wallet_id = ledger.open_wallet(100)
+    ledger.hold(wallet_id, 10, ttl=SECOND // 5)
+
+    async def watch() -> list[tuple[int, int]]:
+        seen = []
+        async with asyncio.timeout(30):
+            async for facts in ledger.ledger.watch(wallet_id):
+                seen.append((facts.held_micros, facts.seq))
+                if len(seen) == 2:
+                    break
+                ledger.clock.forward(SECOND // 5)
+        return seen
+
+    assert asyncio.run(watch()) == [(10, 2), (0, 2)]
+    assert len(ledger.journal(wallet_id)) == 2
 
 
 def test_a_wallet_that_is_watched_at_one_replica_is_seen_changing_from_another(postgresql_url: str) -> None:

@@ -234,6 +234,18 @@ def test_what_is_given_back_pays_the_debt_before_it_lapses_or_becomes_free() -> 
     assert rules.give_back(wallet, [(1, 10)], NOW) == Returned([(1, 10)], to_debt=[(1, 4)], lapsed=[(1, 6)])
 
 
+def test_of_what_is_given_back_the_parts_that_would_lapse_pay_the_debt_first() -> None:
+    wallet = a_wallet(
+        a_lot(1, 10, held=10, priority=-1),
+        a_lot(2, 10, held=10, expires_at=NOW),
+        a_lot(3, 5, held=5),
+        debt=12,
+    )
+    assert rules.give_back(wallet, [(1, 10), (2, 10), (3, 5)], NOW) == Returned(
+        [(2, 10), (1, 10), (3, 5)], to_debt=[(2, 10), (1, 2)], lapsed=[]
+    )
+
+
 # Reserve --------------------------------------------------------------------------------------------
 
 

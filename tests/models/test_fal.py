@@ -58,6 +58,12 @@ def posts(sandbox: httpx.Client) -> int:
     return count
 
 
+@pytest.mark.parametrize("url", ["http://[::1", "http://127.0.0.1:99999"])
+def test_an_address_that_is_no_url_is_refused_as_the_others_are(url: str) -> None:
+    with pytest.raises(ValueError, match=r"fal\.ai's address"):
+        FalQueue(key=KEY, url=url)
+
+
 def test_a_job_is_submitted_watched_and_its_result_fetched(sandbox: httpx.Client) -> None:
     url = told(sandbox, "submit", "queue", positions=2)
     seen: list[object] = []
@@ -238,6 +244,9 @@ def test_a_wrong_key_is_a_refusal_that_does_not_repeat_it() -> None:
         (["Retry-After: 0.5"], 0.5),
         (["Retry-After: -3"], 0.0),
         (["Retry-After: Thu, 01 Jan 1970 00:00:00 GMT"], 0.0),
+        (["Retry-After: 1e14"], 86_400.0),
+        (["Retry-After: 1e300"], 86_400.0),
+        (["Retry-After: Fri, 31 Dec 9999 23:59:59 GMT"], 86_400.0),
         (["Retry-After: soon"], None),
         (["Retry-After: nan"], None),
         ([], None),
@@ -413,6 +422,9 @@ def test_a_result_too_large_to_be_about_files_is_refused() -> None:
     [
         ({"status": "IN_QUEUE", "queue_position": 7}, fal.Queued(7)),
         ({"status": "IN_QUEUE"}, fal.Queued(0)),
+        ({"status": "IN_QUEUE", "queue_position": -1}, fal.Queued(0)),
+        ({"status": "IN_QUEUE", "queue_position": 3_000_000_000}, fal.Queued(2**31 - 1)),
+        ({"status": "IN_QUEUE", "queue_position": 2**64}, fal.Queued(2**31 - 1)),
         ({"status": "IN_PROGRESS", "logs": None}, fal.Running()),
         (
             {"status": "IN_PROGRESS", "logs": [{"message": "step 1", "level": "INFO"}, 3]},

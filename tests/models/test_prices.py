@@ -223,6 +223,23 @@ def test_the_hash_tells_margins_apart_by_value() -> None:
         ('quantity_field = "text"', "", "quantity_field"),
         ('quantity_field = "text"', 'quantity_field = "a[b]"', "readable"),
         ("free_credits_micros", "surprise = 1\nfree_credits_micros", "unknown settings"),
+        ("free_credits_micros = 5_000_000", "free_credits_micros = -5", "free_credits_micros is -5"),
+        ("free_credits_micros = 5_000_000", "free_credits_micros = 1.5", "free_credits_micros is 1.5"),
+        ("free_credits_micros = 5_000_000", "free_credits_micros = 'x'", "free_credits_micros is 'x'"),
+        ("free_credits_micros = 5_000_000", "free_credits_micros = true", "free_credits_micros is True"),
+        ("free_credits_micros = 5_000_000", "free_credits_micros = 1_000_000_000_001", "from 0 to"),
+        ("free_credits_micros = 5_000_000", "", "free_credits_micros is missing"),
+        ("unlisted_amount_micros = 50_000", "unlisted_amount_micros = 0", "unlisted_amount_micros is 0"),
+        ("unlisted_amount_micros = 50_000", "", "unlisted_amount_micros is missing"),
+        ("amount_micros = 20_000", "amount_micros = 1.5", "fal-ai/lora: amount_micros is 1.5"),
+        ("amount_micros = 20_000", "amount_micros = 'x'", "fal-ai/lora: amount_micros is 'x'"),
+        ("amount_micros = 20_000", "amount_micros = true", "fal-ai/lora: amount_micros is True"),
+        ("amount_micros = 20_000", "amount_micros = 1\ndefault = 1", "fal-ai/lora: default is 1"),
+        ("amount_micros = 20_000", "", "fal-ai/lora: .*amount_micros"),
+        ('model = "fal-ai/lora"', "model = 5", "model is 5"),
+        ('model = "fal-ai/lora"', "", "a price: .*'model'"),
+        ('model = "fal-ai/lora"', 'model = "fal-ai/../lora"', "model"),
+        ('model = "fal-ai/lora"', 'model = "fal-ai/lora"\nendpoint = "a?b"', "model"),
     ],
 )
 def test_a_price_file_with_a_mistake_is_refused(old: str, new: str, problem: str) -> None:
@@ -230,3 +247,20 @@ def test_a_price_file_with_a_mistake_is_refused(old: str, new: str, problem: str
     assert old in text
     with pytest.raises(ValueError, match=problem):
         catalogue.parse(text.replace(old, new))
+
+
+@pytest.mark.parametrize("prices", ["5", "[1]", "{}", "'x'"])
+def test_prices_that_are_no_list_of_tables_are_refused(prices: str) -> None:
+    with pytest.raises(ValueError, match=r"prices is no list of \[\[prices\]\]"):
+        catalogue.parse(f"prices = {prices}\nfree_credits_micros = 1\nunlisted_amount_micros = 1")
+
+
+def test_a_price_file_without_prices_is_refused() -> None:
+    with pytest.raises(ValueError, match="prices is missing"):
+        catalogue.parse("free_credits_micros = 1\nunlisted_amount_micros = 1")
+
+
+def test_a_margin_that_makes_an_amount_too_large_is_refused() -> None:
+    most = replace(catalogue.load(), unlisted_amount_micros=10**12)
+    with pytest.raises(ValueError, match="unlisted_amount_micros"):
+        most.with_margin(Decimal(1))

@@ -66,6 +66,22 @@ def test_a_file_with_another_margin_is_another_file_rounded_up_once(shop: Shop) 
     assert shop.do(shop.prices.publish_file(dearer)).number == 2
 
 
+def test_a_file_that_is_not_in_force_is_said_to_be_so(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    first = shop.do(shop.prices.publish_file(PUBLISHED))
+    shop.clock.forward(DAY)
+    second = shop.do(shop.prices.publish_file(PUBLISHED.with_margin(Decimal(10))))
+    assert caplog.records == []
+    shop.clock.forward(DAY)
+    # The margin is set back, and the file with it was published before: it stays what it was.
+    assert shop.do(shop.prices.publish_file(PUBLISHED)) == first
+    [record] = caplog.records
+    assert (record.levelname, record.getMessage()) == (
+        "ERROR",
+        "the prices in force are not those of the price file and its margin: they were published after it",
+    )
+    assert vars(record) | {"in_force": second.number, "of_the_file": first.number} == vars(record)
+
+
 def test_servers_that_start_together_publish_a_file_once(shops: tuple[Shop, Shop]) -> None:
     with ThreadPoolExecutor(2) as threads:
         running = [threads.submit(shop.do, shop.prices.publish_file(PUBLISHED)) for shop in shops]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,15 +23,22 @@ if TYPE_CHECKING:
 MANY_SIGN_UPS = {"OANIM_FREE_CREDITS_DAILY_CAP_USD": "100000"}
 
 
-@pytest.fixture(scope="session")
-def postgresql_environment(postgresql_cluster: Cluster) -> Iterator[dict[str, str]]:
-    """The settings of a server on a migrated PostgreSQL."""
-    url = postgresql_cluster.create_database()
+@contextmanager
+def postgresql_settings(cluster: Cluster) -> Iterator[dict[str, str]]:
+    """The settings of a server on a migrated PostgreSQL database, until the block ends."""
+    url = cluster.create_database()
     database = Database.open_postgresql(url, unsafe=True)
     migrate(database)
     database.close()
     yield {"OANIM_DATABASE_URL": url, "OANIM_POSTGRESQL_UNSAFE": "1", **MANY_SIGN_UPS}
-    postgresql_cluster.drop_database(url)
+    cluster.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def postgresql_environment(postgresql_cluster: Cluster) -> Iterator[dict[str, str]]:
+    """The settings of the servers on PostgreSQL that tests share."""
+    with postgresql_settings(postgresql_cluster) as settings:
+        yield settings
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])

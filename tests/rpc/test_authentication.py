@@ -73,6 +73,13 @@ def test_who_am_i_names_the_account_the_key_and_the_limits(calls: Calls) -> None
     assert (answer.api_key.role, answer.sandbox, answer.api_key.used) == (ROLE_USER, False, True)
 
 
+def test_who_am_i_tells_a_service_the_limits_of_a_service(server: RunningServer) -> None:
+    for role, per_second, burst in ((ROLE_SERVICE, 10_000, 20_000), (ROLE_WORKER, 200, 400)):
+        calls = Calls(server.channel, server.create_key(role))
+        limits = calls(calls.account.WhoAmI, account.WhoAmIRequest()).rate_limits
+        assert (limits.calls_per_second, limits.burst, limits.open_streams) == (per_second, burst, 20)
+
+
 @pytest.mark.parametrize(
     ("role", "method", "request_"),
     [

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import json
 import sqlite3
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import httpx
 
 from oanim_server.database.engine import Database
 from oanim_server.database.migrate import migrate
+from oanim_server.logs import FLUSH_SECONDS, CallLog
 from openanimate.metering.v1 import wallet_service_pb2 as wallet
+from tests.ledger.losing import Proxy
 from tests.postgresql import Cluster
 from tests.server import Calls, Refused, new_key, running, spawned
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.server import RunningServer
 
 
@@ -58,6 +63,42 @@ def test_a_log_line_names_the_call_and_no_secret(tmp_path: Path) -> None:
     assert calls.user.token not in text
     assert calls.user.token.rpartition("_")[2] not in text
     assert "fal-secret-of-ours" not in text
+
+
+class FullAtFirst(StringIO):
+    """A stream on a disk that is full when it is first written to."""
+
+    full = True
+
+    def write(self, text: str) -> int:
+        if self.full:
+            self.full = False
+            raise OSError(errno.ENOSPC, "no space left on device")
+        return super().write(text)
+
+
+def test_a_line_that_cannot_be_written_takes_none_of_the_later_ones_with_it() -> None:
+    stream = FullAtFirst()
+    log = CallLog(stream)
+
+    async def write() -> None:
+        for request_id in ("lost", "kept"):
+            log.write("M", "OK", 0.1, request_id=request_id, account="", key_id="")
+            await asyncio.sleep(2 * FLUSH_SECONDS)
+        log.write("M", "OK", 0.1, request_id="last", account="", key_id="")
+        log.flush()
+
+    asyncio.run(write())
+    assert [json.loads(line)["request_id"] for line in stream.getvalue().splitlines()] == ["kept", "last"]
+
+
+def test_a_server_whose_log_cannot_be_written_serves_and_exits_0(tmp_path: Path) -> None:
+    with spawned({"OANIM_DATA": str(tmp_path)}, Path("/dev/full")) as server:
+        calls = Calls(server.channel, server.sign_up())
+        for _ in range(3):
+            calls(calls.wallet.GetWallet, wallet.GetWalletRequest())
+            time.sleep(FLUSH_SECONDS)
+        assert server.terminate() == 0
 
 
 def test_healthz_asks_the_database(server: RunningServer) -> None:
@@ -104,6 +145,41 @@ def test_a_database_that_goes_away_is_said_to_be_away_and_comes_back(tmp_path: P
         cluster.remove()
 
 
+def test_a_database_that_hangs_does_not_keep_a_server_from_stopping(
+    postgresql_cluster: Cluster, tmp_path: Path
+) -> None:
+    proxy = Proxy(postgresql_cluster.create_database())
+    environment = {
+        "OANIM_DATA": str(tmp_path),
+        "OANIM_DATABASE_URL": proxy.url,
+        "OANIM_POSTGRESQL_UNSAFE": "1",
+    }
+    migrate_with(environment, unsafe=True)
+    with spawned(environment, tmp_path / "log") as server:
+        calls = Calls(server.channel, server.sign_up())
+        fresh = server.sign_up()
+        calls(calls.wallet.GetWallet, wallet.GetWalletRequest())
+        proxy.passing.clear()
+        # One waits in the committer, one in a reader, one for its key to be looked up.
+        waiting: list[Any] = [
+            calls.wallet.Reserve.future(
+                wallet.ReserveRequest(idempotency_key=new_key(), amount_micros=1),
+                metadata=calls.user.metadata,
+                timeout=1,
+            ),
+            *(
+                calls.wallet.GetWallet.future(wallet.GetWalletRequest(), metadata=caller.metadata, timeout=1)
+                for caller in (calls.user, fresh)
+            ),
+        ]
+        assert [call.code() for call in waiting] == [grpc.StatusCode.DEADLINE_EXCEEDED] * 3
+        began = time.monotonic()
+        assert server.terminate() == 0
+        assert time.monotonic() - began < 20
+    proxy.close()
+    assert server.entries()[-1]["message"] == "stopped"
+
+
 def once_it_is_back(calls: Calls, request: wallet.ReserveRequest) -> wallet.ReserveResponse:
     """The answer, after as many refusals as it takes, within the 5 s that are promised."""
     until = time.monotonic() + 5
@@ -116,7 +192,7 @@ def once_it_is_back(calls: Calls, request: wallet.ReserveRequest) -> wallet.Rese
             time.sleep(0.2)  # a caller's pause; what it waits for is another process
 
 
-def migrate_with(environment: dict[str, str]) -> None:
-    database = Database.open_postgresql(environment["OANIM_DATABASE_URL"])
+def migrate_with(environment: dict[str, str], *, unsafe: bool = False) -> None:
+    database = Database.open_postgresql(environment["OANIM_DATABASE_URL"], unsafe=unsafe)
     migrate(database)
     database.close()

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from collections import Counter
+from contextlib import ExitStack, suppress
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from openanimate.metering.v1 import account_service_pb2 as account
 from openanimate.metering.v1 import pricing_service_pb2 as pricing
 from openanimate.metering.v1 import wallet_service_pb2 as wallet
 from openanimate.metering.v1.account_service_pb2_grpc import AccountServiceStub
 from openanimate.metering.v1.role_pb2 import ROLE_SERVICE
-from tests.server import SECONDS, Calls, Refused, new_key, running
+from tests.server import SECONDS, Calls, Refused, User, new_key, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,6 +74,29 @@ def test_calls_without_a_key_are_limited_by_address(strict: RunningServer) -> No
     assert refused.reason == "RATE_LIMITED"
 
 
+def test_keys_that_nobody_knows_are_limited_by_address(tmp_path: Path) -> None:
+    limits = {"OANIM_CALLS_PER_SECOND": "1", "OANIM_BURST": "5"}
+    with running({"OANIM_DATA": str(tmp_path), **limits}) as server:
+        known = Calls(server.channel, server.sign_up())
+        known(known.wallet.GetWallet, wallet.GetWalletRequest())
+        fresh = server.sign_up()
+
+        def tried(token: str) -> str:
+            stranger = Calls(server.channel, User("", "", token))
+            return stranger.refused(stranger.wallet.GetWallet, wallet.GetWalletRequest()).reason
+
+        bad = [f"anim_abcdefgh_{number:024}" for number in range(10)]
+        answers = Counter(tried(token) for token in [*bad, "", "nonsense"])
+        assert answers.keys() == {"KEY_INVALID", "RATE_LIMITED"}
+        assert answers["KEY_INVALID"] <= 5
+        # A key that is remembered is not asked about, whoever else is at its address.
+        known(known.wallet.GetWallet, wallet.GetWalletRequest())
+        assert tried(fresh.token) == "RATE_LIMITED"
+        time.sleep(2.0)  # what the address has to wait
+        calls = Calls(server.channel, fresh)
+        calls(calls.wallet.GetWallet, wallet.GetWalletRequest())
+
+
 def sign_up_from(channel: grpc.Channel, address: str) -> None:
     request = account.SignUpRequest(email=f"{new_key()}@example.com", idempotency_key=new_key())
     stub = AccountServiceStub(channel)
@@ -89,6 +116,16 @@ def test_five_sign_ups_an_hour_come_from_one_address_behind_a_proxy(tmp_path: Pa
         assert 3_500 < refused.retry_seconds <= 3_600
         sign_up_from(server.channel, "2001:db8:0:1::5")
         server.sign_up()
+
+
+@pytest.mark.parametrize("hop", ["203.0.113.9:4444", "unknown"])
+def test_a_proxy_on_this_machine_lifts_no_limit_whatever_it_writes(tmp_path: Path, hop: str) -> None:
+    with running({"OANIM_DATA": str(tmp_path), "OANIM_TRUSTED_PROXIES": "127.0.0.1"}) as server:
+        for _ in range(5):
+            sign_up_from(server.channel, hop)
+        with pytest.raises(grpc.RpcError) as caught:
+            sign_up_from(server.channel, hop)
+        assert Refused.of(caught.value).reason == "RATE_LIMITED"
 
 
 def test_without_a_proxy_nobodys_header_is_believed(server: RunningServer) -> None:
@@ -170,6 +207,61 @@ def test_an_account_has_so_many_streams_open(strict: RunningServer) -> None:
             break
 
 
+def open_health(channel: grpc.Channel) -> Iterator[health_pb2.HealthCheckResponse]:
+    """A stream that needs no key."""
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    return cast(
+        "Iterator[health_pb2.HealthCheckResponse]",
+        stub.Watch(health_pb2.HealthCheckRequest(), timeout=SECONDS),
+    )
+
+
+def open_reflection(channel: grpc.Channel) -> Iterator[object]:
+    """Another one."""
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+    asked = SimpleQueue[reflection_pb2.ServerReflectionRequest]()
+    asked.put(reflection_pb2.ServerReflectionRequest(list_services=""))
+    return cast("Iterator[object]", stub.ServerReflectionInfo(iter(asked.get, None), timeout=SECONDS))
+
+
+def test_an_address_without_a_key_has_so_many_streams_open(strict: RunningServer) -> None:
+    kept = [open_health(strict.channel), open_reflection(strict.channel)]
+    for stream in kept:
+        next(stream)
+    for opened in (open_health, open_reflection):
+        with pytest.raises(grpc.RpcError) as caught:
+            next(opened(strict.channel))
+        assert Refused.of(caught.value) == Refused(
+            grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", {"limit": "2"}
+        )
+    for stream in kept:
+        cast("grpc.Call", stream).cancel()
+
+
+def test_a_stranger_s_streams_lock_nobody_out(tmp_path: Path) -> None:
+    environment = {"OANIM_DATA": str(tmp_path), "OANIM_CALLS_IN_FLIGHT": "100", "OANIM_BURST": "2000"}
+    with running(environment) as server, ExitStack() as stack:
+        calls = Calls(server.channel, server.sign_up())
+        streams: list[Iterator[health_pb2.HealthCheckResponse]] = []
+        answers: Counter[str] = Counter()
+        for _ in range(12):
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            connection = stack.enter_context(grpc.insecure_channel(server.address, options=options))
+            opened = [open_health(connection) for _ in range(100)]
+            answers.update(attempted(stream) for stream in opened)
+            streams += opened
+        assert answers == {"SERVING": 20, "RATE_LIMITED": 1_180}
+        calls(calls.wallet.GetWallet, wallet.GetWalletRequest())
+
+
+def attempted(stream: Iterator[health_pb2.HealthCheckResponse]) -> str:
+    """What a stream begins with."""
+    try:
+        return health_pb2.HealthCheckResponse.ServingStatus.Name(next(stream).status)
+    except grpc.RpcError as error:
+        return Refused.of(error).reason
+
+
 def test_a_full_server_says_so(tmp_path: Path) -> None:
     with running({"OANIM_DATA": str(tmp_path), "OANIM_CALLS_IN_FLIGHT": "1"}) as server:
         calls = Calls(server.channel, server.sign_up())
@@ -180,6 +272,7 @@ def test_a_full_server_says_so(tmp_path: Path) -> None:
         refused = calls.refused(calls.wallet.GetWallet, wallet.GetWalletRequest())
         assert refused == Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
         assert refused.retry_seconds is not None
+        assert next(open_health(server.channel)).status == health_pb2.HealthCheckResponse.SERVING
         watch.cancel()
 
 

@@ -108,6 +108,12 @@ def test_a_page_token_names_where_to_go_on() -> None:
     assert shape.next_page([9, 8], 2) == ""
 
 
+@pytest.mark.parametrize("number", [2**63, 10**23, 10**24 - 1])
+def test_a_page_token_of_no_number_of_ours_is_refused(number: int) -> None:
+    assert shape.page_before(shape.page_token(LARGEST)) == LARGEST
+    assert field_of(lambda: shape.page_before(shape.page_token(number))) == "page_token"
+
+
 @pytest.mark.parametrize("token", ["x", "é", "!!!!", "MTI=", "LTE", "\0", "MA" * 40, "0"])
 def test_another_page_token_is_refused(token: str) -> None:
     assert field_of(lambda: shape.page_before(token)) == "page_token"
@@ -133,6 +139,11 @@ def test_a_day_is_written_as_in_the_contract(day: str) -> None:
 def test_days_default_to_a_span_before_the_last() -> None:
     assert [shape.day_text(day) for day in shape.days("", "2026-11-23", 29)] == ["2026-10-25", "2026-11-23"]
     assert field_of(lambda: shape.days("2026-11-24", "2026-11-23", 29)) == "first_day"
+
+
+def test_a_span_before_the_first_day_of_all_begins_there() -> None:
+    for last in ("0001-01-01", "0001-01-05"):
+        assert [shape.day_text(day) for day in shape.days("", last, 29)] == ["0001-01-01", last]
 
 
 def test_an_input_has_at_most_64_kilobytes() -> None:

@@ -14,8 +14,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from oanim_server.database.engine import Database
 from oanim_server.ledger.audit import audit
+from oanim_server.sandbox import StripeSandbox
+from openanimate.metering.v1 import checkout_service_pb2 as checkout
 from openanimate.metering.v1 import generate_service_pb2 as generate
 from openanimate.metering.v1 import wallet_service_pb2 as wallet
+from openanimate.metering.v1.checkout_service_pb2_grpc import CheckoutServiceStub
 from tests.server import SECONDS, Calls, Refused, new_key, running, spawned
 
 if TYPE_CHECKING:
@@ -37,6 +40,18 @@ def test_health_is_told_for_each_service(tmp_path: Path) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             health.Check(health_pb2.HealthCheckRequest(service="none"), timeout=SECONDS)
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_health_is_listed_and_what_is_not_there_is_watched_as_unknown(tmp_path: Path) -> None:
+    with running({"OANIM_DATA": str(tmp_path)}) as server:
+        health: Any = health_pb2_grpc.HealthStub(server.channel)
+        request: Any = vars(health_pb2)["HealthListRequest"]()  # not among the types that are published
+        listed = health.List(request, timeout=SECONDS).statuses
+        assert {status.status for status in listed.values()} == {health_pb2.HealthCheckResponse.SERVING}
+        assert {"", NAME} <= listed.keys()
+        states = health.Watch(health_pb2.HealthCheckRequest(service="none"), timeout=SECONDS)
+        assert next(states).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        states.cancel()
 
 
 def test_a_server_that_is_asked_to_stop_says_so_and_exits_0(tmp_path: Path) -> None:
@@ -62,6 +77,29 @@ def test_a_server_that_is_asked_to_stop_says_so_and_exits_0(tmp_path: Path) -> N
         "stopping",
         "stopped",
     ]
+
+
+def test_who_waits_for_a_payment_does_not_keep_a_server_from_stopping(tmp_path: Path) -> None:
+    with StripeSandbox() as stripe:
+        environment = {
+            "OANIM_DATA": str(tmp_path),
+            "OANIM_STRIPE_KEY": "sk_test_sandbox",
+            "OANIM_STRIPE_URL": stripe.url,
+        }
+        with spawned(environment, tmp_path / "log") as server:
+            user = server.sign_up()
+            stub = CheckoutServiceStub(server.channel)
+            wanted = checkout.CreateCheckoutRequest(amount_micros=5_000_000, idempotency_key=new_key())
+            page = stub.CreateCheckout(wanted, metadata=user.metadata, timeout=SECONDS).checkout
+            watched = checkout.WatchCheckoutRequest(checkout_id=page.checkout_id)
+            watch = stub.WatchCheckout(watched, metadata=user.metadata, timeout=SECONDS)
+            assert next(watch).checkout.state == checkout.CHECKOUT_STATE_OPEN
+            began = time.monotonic()
+            assert server.terminate() == 0
+            assert time.monotonic() - began < 5, "nothing was in flight that could not be ended"
+            with pytest.raises(grpc.RpcError) as caught:
+                next(watch)
+            assert Refused.of(caught.value) == Refused(grpc.StatusCode.UNAVAILABLE, "DRAINING")
 
 
 def test_what_is_in_flight_finishes_and_what_is_new_is_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from oanim.block import Readings
+    from oanim.calls.call import StreamedCall
 
 # What a block does, one after the other: use so much, raise, or call.
 Step: TypeAlias = "int | BaseException | Callable[[], object]"
@@ -32,6 +33,8 @@ class Driver(Protocol):
     def collect(
         self, name: str, *, count: int | None = None, seen: Callable[[Any], object] = id, **arguments: Any
     ) -> list[Any]: ...
+
+    def stream(self, call: StreamedCall[Any]) -> None: ...
 
     def metered(self, steps: Iterable[Step], **arguments: Any) -> Readings: ...
 
@@ -69,6 +72,11 @@ class Threads:
                 break
         stream.close()
         return messages
+
+    def stream(self, call: StreamedCall[Any]) -> None:
+        """Read a call to its end."""
+        for _ in self.client.connection.stream(call):
+            pass
 
     def metered(self, steps: Iterable[Step], **arguments: Any) -> Readings:
         """Run a metered block."""
@@ -111,6 +119,10 @@ class Tasks:
         """Read a stream to its end, or so many messages, and tell `seen` each."""
         return self._runner.run(self._collected(name, count, seen, arguments))
 
+    def stream(self, call: StreamedCall[Any]) -> None:
+        """Read a call to its end."""
+        self._runner.run(self._streamed(call))
+
     def metered(self, steps: Iterable[Step], **arguments: Any) -> Readings:
         """Run a metered block."""
         return self._runner.run(self._metered(steps, arguments))
@@ -130,6 +142,10 @@ class Tasks:
                 break
         await stream.aclose()
         return messages
+
+    async def _streamed(self, call: StreamedCall[Any]) -> None:
+        async for _ in self.client.connection.stream(call):
+            pass
 
     async def _metered(self, steps: Iterable[Step], arguments: dict[str, Any]) -> Readings:
         async with self.client.metered(**arguments) as meter:

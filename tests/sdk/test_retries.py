@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from grpc import StatusCode
 
 from oanim import errors
+from oanim.calls import generation
 from openanimate.metering.v1.checkout_service_pb2 import (
     Checkout,
     CheckoutState,
@@ -49,6 +51,10 @@ def accepted(*, replayed: bool) -> GenerateResponse:
 
 def state(wallet_seq: int) -> WatchWalletResponse:
     return WatchWalletResponse(wallet=Wallet(wallet_seq=wallet_seq))
+
+
+class StopAskingError(Exception):
+    """A caller has waited enough."""
 
 
 def checkout(state: CheckoutState.ValueType) -> WatchCheckoutResponse:
@@ -160,6 +166,28 @@ def test_a_generation_that_breaks_off_is_taken_up_again_and_accepted_once(
     assert driver.collect("generate", model="m") == [accepted(replayed=False), QUEUED, PROGRESS, SUCCEEDED]
     first, *others = server.requests("GenerateService/Generate")
     assert others == [first, first, first]
+
+
+def test_who_wants_to_know_is_told_of_each_break_and_may_end_the_call(
+    server: ScriptedServer, driver: Driver
+) -> None:
+    away = Refusal(StatusCode.UNAVAILABLE)
+    server.script("GenerateService/Generate", [accepted(replayed=False), away], OVERLOADED, [QUEUED, away])
+    told: list[tuple[StatusCode, bool]] = []
+
+    def on_break(error: errors.OanimError, silent_s: float) -> None:
+        told.append((error.code, silent_s >= 0.05))
+        if len(told) == 3:
+            raise StopAskingError
+
+    with pytest.raises(StopAskingError):
+        driver.stream(replace(generation.generate(model="m"), on_break=on_break))
+    # The second break is counted from the first one on, the third is a first one again.
+    assert told == [
+        (StatusCode.UNAVAILABLE, False),
+        (StatusCode.RESOURCE_EXHAUSTED, True),
+        (StatusCode.UNAVAILABLE, False),
+    ]
 
 
 def test_a_generation_that_is_refused_before_it_was_accepted_is_refused(

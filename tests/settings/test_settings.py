@@ -112,6 +112,11 @@ def test_a_secret_does_not_print() -> None:
             "http://queue.fal.run",
             "is 'http://queue.fal.run', and must be an https address, or http on loopback.",
         ),
+        (
+            "OANIM_FAL_URL",
+            "https://[::1",
+            "is 'https://[::1', and must be an https address, or http on loopback.",
+        ),
         ("OANIM_TLS_CERT", "/nowhere/cert.pem", "names /nowhere/cert.pem, and there is no such file."),
         ("OANIM_PROT", "50051", "is no setting of this server: see docs/settings.md."),
     ],
@@ -123,8 +128,20 @@ def test_a_bad_value_is_refused_in_one_sentence_that_names_it(
 
 
 def test_a_database_url_is_never_quoted() -> None:
-    sentence = refusal(OANIM_DATABASE_URL="mysql://ada:hunter2@db/oanim")
-    assert sentence == "OANIM_DATABASE_URL is not a url that begins with postgresql://."
+    for url in ("mysql://ada:hunter2@db/oanim", "mysql://[::1", "hunter2"):
+        sentence = refusal(OANIM_DATABASE_URL=url)
+        assert sentence == "OANIM_DATABASE_URL is not a url that begins with postgresql://."
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://ada:hunter@2@db:1/oanim", "postgresql://ada:h@nter:2@db/oanim", "postgres://a@b@[::1"],
+)
+def test_a_password_that_would_be_taken_for_a_host_is_refused_unseen(url: str) -> None:
+    assert refusal(OANIM_DATABASE_URL=url) == (
+        "OANIM_DATABASE_URL has more than one @ before its parameters: in a user or a password, write @ as "
+        "%40, : as %3A and / as %2F."
+    )
 
 
 def test_plaintext_beyond_loopback_is_asked_for_by_name() -> None:

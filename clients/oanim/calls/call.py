@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from oanim.chunks import Content
+    from oanim.errors import OanimError
 
 Answer = TypeVar("Answer", bound=Message)
 
@@ -48,10 +49,12 @@ class StreamedCall(Call[Answer]):
     """A call whose answers stream in.
 
     With `is_news` a broken stream is taken up again: it tells, from the last message handed on and the
-    present one, whether the present one is to be handed on, too.
+    present one, whether the present one is to be handed on, too. `on_break` is told before that, why the
+    stream broke and for how many seconds nothing has come since; what it raises ends the call.
     """
 
     is_news: Callable[[Answer | None, Answer], bool] | None = None
+    on_break: Callable[[OanimError, float], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,14 +33,14 @@ def signup(client: Client, *, email: str, yes: bool, key: str | None) -> Answer:
     key = key or new_key()
     with note_key(key):
         opened_account = client.sign_up(email=email, idempotency_key=key)
-    if not opened_account.secret:
-        raise Failure("this account was opened before, and its key is shown once. Sign in: oanim login")
-    try:
-        credentials.store(opened_account.secret)
-    except OSError as error:
-        # It is shown once: losing it here would lose the account.
-        say(f"oanim: the key could not be stored; keep it yourself: {opened_account.secret}")
-        raise Failure(f"{credentials.path()}: {error.strerror}") from error
+        if not opened_account.secret:
+            raise Failure("this account was opened before, and its key is shown once. Sign in: oanim login")
+        try:
+            credentials.store(opened_account.secret)
+        except OSError as error:
+            # It is shown once: losing it here would lose the account.
+            say(f"oanim: the key could not be stored; keep it yourself: {opened_account.secret}")
+            raise Failure(f"{credentials.path()}: {error.strerror}") from error
     wallet = opened_account.wallet
     return Answer(
         data=plain(opened_account),

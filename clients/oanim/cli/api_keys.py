@@ -26,7 +26,7 @@ def api_keys() -> None:
 def create(client: Client, *, name: str, key: str | None) -> Answer:
     """Make an API key; it is shown once."""
     from oanim.cli.messages import plain
-    from oanim.cli.repeating import note_key
+    from oanim.cli.repeating import note_key, with_key
     from oanim.keys import new_key
 
     key = key or new_key()
@@ -34,7 +34,12 @@ def create(client: Client, *, name: str, key: str | None) -> Answer:
         made = client.create_api_key(name=name, idempotency_key=key)
     if not made.secret:
         raise Failure(f"the key {made.api_key.key_id} was made before, and its secret is shown once.")
-    return Answer(data=plain(made), lines=[made.secret], notes=["this key is shown once: keep it now."])
+    return Answer(
+        data=plain(made),
+        lines=[made.secret],
+        notes=["this key is shown once: keep it now."],
+        if_unread=f"The key is made; within 10 minutes this shows it: {with_key(key)}",
+    )
 
 
 @api_keys.command("list")

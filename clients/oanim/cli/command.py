@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 import click
+from click.core import ParameterSource
 
 from oanim.cli import credentials
 from oanim.cli.failures import USAGE, Failure
@@ -68,10 +69,21 @@ def answering(function: Callable[Arguments, Answer]) -> Callable[Arguments, None
     @functools.wraps(function)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
         context = click.get_current_context()
-        if context.invoked_subcommand is None:
+        if context.invoked_subcommand is not None:
+            _refuse_what_is_given_too_early(context)
+        else:
             show(function(*args, **kwargs), as_json=as_json())
 
     return run
+
+
+def _refuse_what_is_given_too_early(context: click.Context) -> None:
+    """A group's own options are its own command's: another command would not see them."""
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        if given and parameter.expose_value:
+            what, command = parameter.opts[0], f"{context.command_path} {context.invoked_subcommand}"
+            raise click.UsageError(f"{what} goes after: {command}", context)
 
 
 def with_client(function: Callable[Concatenate[Client, Arguments], Answer]) -> Callable[Arguments, None]:
@@ -110,8 +122,12 @@ def opened(api_key: str) -> Iterator[Client]:
     url = credentials.api_url()
     try:
         client = Client(api_key, url=url or None)
-    except (ValueError, OSError) as error:
-        raise Failure(f"{error}.", USAGE) from error
+    except ValueError as error:
+        variables = f"{credentials.KEY_VARIABLE} and {credentials.URL_VARIABLE}"
+        raise Failure(f"{error}. See {variables}.", USAGE) from error
+    except OSError as error:
+        # The one file that is read to open a channel.
+        raise Failure(f"OANIM_CA_FILE: {error.filename} cannot be read: {error.strerror}.", USAGE) from error
     with client:
         try:
             yield client

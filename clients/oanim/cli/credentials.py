@@ -1,7 +1,7 @@
 """Finds the API key and the server: in the environment, else in ~/.oanim/credentials.yaml (0600).
 
-A key and the server that gave it are kept together, so that a key of one server is not offered to another
-merely because a variable was forgotten. No message here ever holds the key.
+A key and the server that gave it are kept together, and used together: a key of one server is not offered to
+another merely because a variable was forgotten. No message here ever holds the key.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from oanim.address import DEFAULT_URL, parse, shown
 from oanim.cli import home
 from oanim.cli.failures import NOT_SIGNED_IN, USAGE, Failure
 from oanim.cli.showing import say
@@ -69,7 +70,7 @@ def store(api_key: str) -> None:
     import yaml
 
     fields = {"api_key": api_key}
-    if url := os.environ.get(URL_VARIABLE, "").strip() or stored().api_url:
+    if url := api_url():
         fields["api_url"] = url
     home.write(path(), yaml.safe_dump(fields, sort_keys=True).encode())
     stored.cache_clear()
@@ -86,8 +87,11 @@ def forget() -> bool:
 
 
 def api_key() -> str:
-    """Answer the key, or fail for want of one."""
-    key = os.environ.get(KEY_VARIABLE, "").strip() or stored().api_key
+    """Answer the key, or fail for want of one that is for the server in use."""
+    key, url = _of_environment(KEY_VARIABLE), _of_environment(URL_VARIABLE)
+    if not (key and url):
+        _refuse_a_foreign_key(key, url)
+    key = key or stored().api_key
     if not key:
         raise Failure(
             "you are not signed in. Get an account: oanim signup --email you@example.com, "
@@ -97,9 +101,41 @@ def api_key() -> str:
     return key
 
 
+def _refuse_a_foreign_key(key: str, url: str) -> None:
+    """Half of a pair from the environment goes with the stored half only where they belong together."""
+    kept = stored()
+    kept_url = kept.api_url or DEFAULT_URL
+    if not kept.api_key or key == kept.api_key:
+        return
+    if key and kept.api_url:
+        raise Failure(
+            f"you are not signed in to {kept_url} with the key in {KEY_VARIABLE}. "
+            f"Say which server that is for: export {URL_VARIABLE}={DEFAULT_URL}",
+            NOT_SIGNED_IN,
+        )
+    if url and not _is_same(url, kept_url):
+        raise Failure(
+            f"you are not signed in to {shown(url)}: the stored key is for {kept_url}. "
+            f"Sign in: oanim login, or unset {URL_VARIABLE}",
+            NOT_SIGNED_IN,
+        )
+
+
 def api_url() -> str:
     """Answer the server's URL; empty is the public service."""
-    return os.environ.get(URL_VARIABLE, "").strip() or stored().api_url
+    return _of_environment(URL_VARIABLE) or stored().api_url
+
+
+def _of_environment(variable: str) -> str:
+    return os.environ.get(variable, "").strip()
+
+
+def _is_same(url: str, other: str) -> bool:
+    """Whether both are one server, however they are written."""
+    try:
+        return parse(url, allow_insecure=True) == parse(other, allow_insecure=True)
+    except ValueError:
+        return url == other
 
 
 def _text(value: object) -> str:

@@ -37,6 +37,14 @@ def over_session_limit(*, scope: str, needed_micros: int, total_micros: int, lim
     )
 
 
+def key_reused() -> Failure:
+    """Refuse a --key that stands for something else: a new one could buy the same thing twice."""
+    return Failure(
+        "this --key named another request before, and this one was not made. To find out what became of that "
+        "one, repeat it as it was, where it was made; for other work choose another --key."
+    )
+
+
 def explained(error: BaseException) -> tuple[str, int]:
     """Write what ended a command, a line for each note that was made on the way, and its exit code."""
     said, exit_code = _explained(error)

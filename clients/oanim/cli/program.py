@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from oanim.cli.command import json_option
+
 # Where each command lives: the module, and the command's name in it.
 _COMMANDS = {
     "signup": ("oanim.cli.account", "signup"),
@@ -36,14 +38,18 @@ class _Trunk(click.Group):
         return command if isinstance(command, click.Command) else None
 
 
-@click.command(cls=_Trunk, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="oanim", message="oanim %(version)s")
-def program() -> None:
-    r"""Make pictures, films and sounds with Open Animate, and see what they cost.
+_HELP = """Make pictures, films and sounds with Open Animate, and see what they cost.
 
-    \b
-    ANIMATE_API_KEY, ANIMATE_API_URL   the key and the server, before ~/.oanim/credentials.yaml
-    ANIMATE_MAX_USD_PER_RUN            what this session may spend; ANIMATE_SESSION_ID names it
-    ANIMATE_FAL_KEY                    your own fal.ai key: straight to fal.ai, past the service
-    OANIM_CA_FILE, NO_COLOR            a private authority's certificates; no colours
-    """
+\b
+ANIMATE_API_KEY, ANIMATE_API_URL   the key and the server, before ~/.oanim/credentials.yaml
+ANIMATE_MAX_USD_PER_RUN            what this session may spend; ANIMATE_SESSION_ID names it
+ANIMATE_FAL_KEY                    your own fal.ai key: straight to fal.ai, past the service
+OANIM_CA_FILE, NO_COLOR            a private authority's certificates; no colours
+"""
+
+
+@click.command(cls=_Trunk, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="oanim", message="oanim %(version)s")
+@json_option
+def program() -> None:
+    """Every command goes through here."""

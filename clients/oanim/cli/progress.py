@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """What the work does now."""
+    """What the work does now, on a line that changes, and what is worth keeping, on lines of its own."""
 
-    def __init__(self, show: Callable[[str], None]) -> None:
+    def __init__(self, show: Callable[[str], None], keep: Callable[[str], None]) -> None:
         self._show = show
+        self._keep = keep
         self._shown = ""
 
     def now(self, text: str) -> None:
@@ -26,12 +27,16 @@ class Progress:
             self._shown = text
             self._show(clean(text))
 
+    def note(self, text: str) -> None:
+        """Say it so that it stays."""
+        self._keep(clean(text))
+
 
 @contextmanager
 def shown() -> Iterator[Progress]:
     """Show progress while the block runs."""
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        yield Progress(say)
+        yield Progress(say, say)
         return
     from rich.console import Console
     from rich.progress import Progress as Bar
@@ -40,4 +45,7 @@ def shown() -> Iterator[Progress]:
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=None)
-        yield Progress(lambda text: bar.update(task, description=text))
+        yield Progress(
+            lambda text: bar.update(task, description=text),
+            lambda text: bar.console.print(text, markup=False, highlight=False, soft_wrap=True),
+        )

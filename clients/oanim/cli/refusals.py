@@ -10,6 +10,7 @@ from oanim.cli.failures import (
     NOT_SIGNED_IN,
     USAGE,
     Failure,
+    key_reused,
     over_session_limit,
     stopped,
 )
@@ -18,25 +19,21 @@ from oanim.cli.money import MICROS_PER_CENT, dollars, top_up, usd
 # How the contract names the account where it may name one of its keys.
 _ACCOUNT = "account"
 
-# The first class that fits counts. {said} is the service's own sentence, {when} when to try again.
+# The first class that fits counts. {said} is the service's own sentence; {fact} is that without the advice
+# after its colon, where ours is better; {when} is when to try again.
 _SENTENCES: tuple[tuple[type[errors.OanimError], int, str], ...] = (
     (errors.KeyInvalid, NOT_SIGNED_IN, "{url} does not accept this API key. Sign in: oanim login"),
     (errors.DeadlineExceeded, AWAY, "{url} did not answer in time."),
-    (errors.Draining, AWAY, "{url} cannot answer now: {said} {when}"),
-    (errors.DatabaseAway, AWAY, "{url} cannot answer now: {said} {when}"),
-    (errors.Overloaded, AWAY, "{url} cannot answer now: {said} {when}"),
-    (errors.PaymentsAway, AWAY, "{said} {when}"),
+    (errors.Draining, AWAY, "{url} cannot answer now: {fact} {when}"),
+    (errors.DatabaseAway, AWAY, "{url} cannot answer now: {fact} {when}"),
+    (errors.Overloaded, AWAY, "{url} cannot answer now: {fact} {when}"),
+    (errors.PaymentsAway, AWAY, "{fact} {when}"),
     (errors.Unavailable, AWAY, "{url} does not answer. Try again in a moment, or check ANIMATE_API_URL."),
-    (errors.RateLimited, FAILED, "{said} {when}"),
-    (errors.UnknownModel, USAGE, "{said} The models there are: oanim pricing"),
+    (errors.RateLimited, FAILED, "{fact} {when}"),
+    (errors.UnknownModel, USAGE, "{fact} The models there are: oanim pricing"),
     (errors.InvalidField, USAGE, "{fields}"),
-    (
-        errors.IdempotencyKeyReused,
-        FAILED,
-        "this --key named another action before. Choose a new one, or leave it out.",
-    ),
     (errors.EmailTaken, FAILED, "this e-mail address has an account. Sign in with its key: oanim login"),
-    (errors.TooManyKeys, FAILED, "{said} Revoke one: oanim api-keys revoke KEY_ID"),
+    (errors.TooManyKeys, FAILED, "{fact} Revoke one: oanim api-keys revoke KEY_ID"),
     (
         errors.ProviderNotConfigured,
         FAILED,
@@ -72,6 +69,8 @@ def _failure_of(error: errors.OanimError, url: str) -> Failure:
             total_micros=error.charged_micros + error.held_micros,
             limit_micros=error.limit_micros,
         )
+    if isinstance(error, errors.IdempotencyKeyReused):
+        return key_reused()
     if isinstance(error, errors.Unavailable) and "certificate" in error.message.lower():
         return Failure(
             f"{url} shows a certificate that is not trusted. "
@@ -86,7 +85,15 @@ def _failure_of(error: errors.OanimError, url: str) -> Failure:
         when = f"Try again in {max(1, round(error.retry_after_s))} s."
     number = error.metadata.get("error_id", "unknown")
     fields = stopped(fields) if fields else said
-    return Failure(sentence.format(url=url, said=said, fields=fields, when=when, number=number), exit_code)
+    return Failure(
+        sentence.format(url=url, said=said, fact=_fact(said), fields=fields, when=when, number=number),
+        exit_code,
+    )
+
+
+def _fact(said: str) -> str:
+    """Leave out the advice that the service's sentences have after a colon."""
+    return stopped(said.partition(": ")[0])
 
 
 def _insufficient_credits(error: errors.InsufficientCredits) -> Failure:

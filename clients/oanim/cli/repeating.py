@@ -7,6 +7,8 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from oanim.cli.failures import INTERRUPTED, Failure
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -15,11 +17,13 @@ _OPTION = "--key"
 
 @contextmanager
 def note_key(key: str) -> Iterator[None]:
-    """Add to an error with an unknown outcome how to find it out."""
+    """Say of whatever leaves the outcome unknown, an interruption too, how to find it out."""
     from oanim.errors import OanimError
 
     try:
         yield
+    except KeyboardInterrupt:
+        raise Failure(f"interrupted. {unknown(key)}", INTERRUPTED) from None
     except OanimError as error:
         if error.outcome_unknown:
             error.add_note(unknown(key))

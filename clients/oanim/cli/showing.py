@@ -11,6 +11,8 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from oanim.cli.failures import Failure
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -21,24 +23,32 @@ _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]
 class Answer:
     """What a command found: `data` for --json, `lines` for people, `notes` for standard error either way.
 
-    `content`, where there is any, is printed instead of `lines`, byte for byte.
+    `if_unread` says what was done all the same when the answer cannot be printed. `content`, where there is
+    any, is printed instead of `lines`, byte for byte.
     """
 
     data: dict[str, Any]
     lines: Sequence[str]
     notes: Sequence[str] = field(default=())
+    if_unread: str = ""
     content: bytes = b""
 
 
 def show(answer: Answer, *, as_json: bool) -> None:
     """Print an answer."""
-    text = json.dumps(answer.data, ensure_ascii=False) if as_json else clean("\n".join(answer.lines))
-    if answer.content and not as_json:
-        sys.stdout.buffer.write(answer.content)
-        sys.stdout.buffer.flush()
-    elif text:
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
+    # Escaped, JSON has no character that could steer a terminal.
+    text = json.dumps(answer.data, ensure_ascii=True) if as_json else clean("\n".join(answer.lines))
+    try:
+        if answer.content and not as_json:
+            sys.stdout.buffer.write(answer.content)
+            sys.stdout.buffer.flush()
+        elif text:
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) and not answer.if_unread:
+            raise
+        raise Failure(f"the answer was not printed: {error.strerror}. {answer.if_unread}".rstrip()) from error
     for note in answer.notes:
         say(f"oanim: {note}")
 

@@ -36,8 +36,9 @@ TRUST_SECONDS = 5.0
 REFUSED_SECONDS = 10.0
 REMEMBERED_KEYS = 100_000
 REMEMBERED_BAD_KEYS = 10_000
-# Keys that nobody knows must not take all the readers.
+# Keys that nobody knows must not take all the brief readers: the poll needs one.
 LOOK_UPS = 2
+STOP_SECONDS = 1.0
 
 
 class Authenticator:
@@ -73,7 +74,11 @@ class Authenticator:
         if self._poller is not None:
             self._poller.cancel()
             await asyncio.gather(self._poller, return_exceptions=True)
-        await asyncio.gather(*self._looking.values(), return_exceptions=True)
+        if self._looking:
+            _, hanging = await asyncio.wait(self._looking.values(), timeout=STOP_SECONDS)
+            for looking in hanging:
+                looking.cancel()
+            await asyncio.gather(*hanging, return_exceptions=True)
 
     def peek(self, token: str) -> Caller | None:
         """The caller, when the key is remembered and may be believed; None says nothing about the key."""
@@ -120,7 +125,7 @@ class Authenticator:
     async def poll(self) -> None:
         """Learn which keys were revoked, here or by another server."""
         began = self._clock()
-        self._seen, revoked = await self._database.read(partial(rows.revoked_since, seen=self._seen))
+        self._seen, revoked = await self._database.read_briefly(partial(rows.revoked_since, seen=self._seen))
         self._learnt += 1
         for key_id in revoked:
             self.forget(key_id)
@@ -137,7 +142,7 @@ class Authenticator:
     async def _look_up(self, key_id: str, secret_hash: bytes) -> Caller | None:
         learnt = self._learnt
         async with self._turns:
-            row = await self._database.read(partial(rows.key_named, key_id=key_id))
+            row = await self._database.read_briefly(partial(rows.key_named, key_id=key_id))
         if row is None or not hmac.compare_digest(row.secret_hash, secret_hash) or row.revoked_at is not None:
             self._refuse(secret_hash)
             return None

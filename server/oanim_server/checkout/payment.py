@@ -46,6 +46,7 @@ class PaymentWords:
     """
 
     _purchase: Purchase
+    _stored: Purchase
 
     def __init__(
         self,
@@ -64,6 +65,8 @@ class PaymentWords:
         self._livemode = livemode
         self._again = again
         self._now = 0
+        # What is stored of these, and how they stand after the words.
+        self._known: set[Refund | Dispute] = set()
         self._refunds: dict[str, Refund] = {}
         self._disputes: dict[str, Dispute] = {}
         self.standing = Standing.APPLIED
@@ -94,7 +97,7 @@ class PaymentWords:
         if found is None:
             # It was there a moment ago, and purchases are never deleted.
             raise KnownEventError
-        self._purchase = found
+        self._purchase = self._stored = found
         for word in self._words:
             if isinstance(word, SessionWord):
                 self._session(found, word)
@@ -122,10 +125,14 @@ class PaymentWords:
         if self.standing is not Standing.APPLIED:
             return
         for refund in self._refunds.values():
-            rows.save_refund(connection, purchase, refund)
+            if refund not in self._known:
+                rows.save_refund(connection, purchase, refund)
         for dispute in self._disputes.values():
-            rows.save_dispute(connection, purchase, dispute)
-        rows.save(connection, purchase)
+            if dispute not in self._known:
+                rows.save_dispute(connection, purchase, dispute)
+        if purchase != self._stored:
+            # Whoever watches is told of changes alone, however often the same is said.
+            rows.save(connection, purchase)
 
     def _session(self, purchase: Purchase, word: SessionWord) -> None:
         self.problem = rules.mismatch(purchase, word, livemode=self._livemode)
@@ -156,8 +163,10 @@ class PaymentWords:
             # What is not credited yet cannot be taken back: it is looked at again once it is.
             self.standing = Standing.PARKED
             return
-        self._refunds = {found.refund_id: found for found in rows.refunds_of(connection, purchase)}
-        self._disputes = {found.dispute_id: found for found in rows.disputes_of(connection, purchase)}
+        refunds, disputes = rows.refunds_of(connection, purchase), rows.disputes_of(connection, purchase)
+        self._known = {*refunds, *disputes}
+        self._refunds = {found.refund_id: found for found in refunds}
+        self._disputes = {found.dispute_id: found for found in disputes}
         for word in words:
             if word.currency != "usd" or word.amount_micros <= 0:
                 self.standing = Standing.QUARANTINED
@@ -180,10 +189,11 @@ class PaymentWords:
 
     def _dispute(self, word: DisputeWord) -> None:
         known = self._disputes.get(word.dispute_id)
+        amount_micros, state = rules.dispute_after(known, word.amount_micros, word.state)
         self._disputes[word.dispute_id] = Dispute(
             word.dispute_id,
-            word.amount_micros,
-            word.state,
+            amount_micros,
+            state,
             withdrawn=word.withdrawn or (known is not None and known.withdrawn),
             reinstated=word.reinstated or (known is not None and known.reinstated),
             first_seen_at=known.first_seen_at if known is not None else self._now,

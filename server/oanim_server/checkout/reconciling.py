@@ -46,8 +46,6 @@ RETRY_SECONDS = 30.0
 HISTORY_SECONDS = 30 * 86_400
 OVERLAP_SECONDS = 3_600
 SESSIONS = 200
-# Stripe keeps an idempotency key for a day: after that a request would be a second refund.
-KEY_LIFETIME = 20 * 3_600 * SECOND
 _MARK = "stripe_events_until"
 
 
@@ -99,14 +97,23 @@ class Reconciler:
             self._watched += Counter()
 
     async def reconcile(self) -> int:
-        """Apply the events since the last round; answers how many were new."""
+        """Apply the events since the last round; answers how many were new.
+
+        One that fails stops none of the others, and the next round begins where this one did.
+        """
         began = int(time.time())
         since = await self._database.read(_until)
         start = max(since - OVERLAP_SECONDS, began - HISTORY_SECONDS) if since else began - HISTORY_SECONDS
         new = 0
+        failed: Exception | None = None
         async for event in self._stripe.events(start):
-            if await self._receiver.receive(event) is not None:
-                new += 1
+            try:
+                if await self._receiver.receive(event) is not None:
+                    new += 1
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is raised below
+                failed = failed or error
+        if failed is not None:
+            raise failed
         await self._ledger.write(partial(_reached, until=began))
         self._counts.reconciled += 1
         if new:
@@ -116,7 +123,7 @@ class Reconciler:
     async def poll(self) -> None:
         """Ask about every purchase that may still be paid; then go on with what waits for something here."""
         now = time.time_ns() // 1_000
-        after = now - 31 * DAY
+        after = (now - 31 * DAY, 0, "")
         while True:
             page = await self._database.read(
                 partial(
@@ -127,25 +134,18 @@ class Reconciler:
                 )
             )
             for purchase in page:
-                try:
+                with _whatever_happens(session=purchase.session_id):
                     await self.ask(purchase)
-                except InvalidField:
-                    # Stripe does not know the session: another key was configured when it was made.
-                    extra = {"purchase": rows.reference(purchase.wallet_id, purchase.token)}
-                    log.warning("Stripe does not know a session", extra=extra)
             if len(page) < SESSIONS:
                 break
-            after = page[-1].created_at
+            after = (page[-1].created_at, page[-1].wallet_id, page[-1].token)
         for event in await self._database.read(rows.parked_and_known):
-            await self._receiver.receive(event, again=True)
-        requests = await self._database.read(
-            partial(rows.unanswered, after=now - KEY_LIFETIME, before=now - int(POLL_SECONDS) * SECOND)
-        )
-        for request in requests:
-            try:
+            with _whatever_happens(event=event.event_id):
+                await self._receiver.receive(event, again=True)
+        before = now - int(POLL_SECONDS) * SECOND
+        for request in await self._database.read(partial(rows.unanswered, before=before)):
+            with _whatever_happens(refund_request=request.request_id):
                 await self._refunds.go_on(request)
-            except InvalidField:
-                log.warning("Stripe refused a refund", extra={"request": request.request_id})
 
     async def ask(self, purchase: Purchase) -> None:
         """Ask how the session of a purchase stands, and apply it."""
@@ -165,7 +165,8 @@ class Reconciler:
             find = partial(rows.purchase, wallet_id=wallet_id, token=token)
             purchase = await self._database.read(find)
             if purchase is not None and purchase.session_id and not purchase.ended:
-                await self.ask(purchase)
+                with _whatever_happens(session=purchase.session_id):
+                    await self.ask(purchase)
 
 
 def _never_opened(purchase: Purchase, *, livemode: bool) -> SessionWord:
@@ -193,6 +194,20 @@ def _until(connection: Connection) -> int:
 def _reached(connection: Connection, _now: int, *, until: int) -> None:
     connection.execute(delete(marks).where(marks.c.name == _MARK))
     connection.execute(insert(marks).values(name=_MARK, value=str(until)))
+
+
+@contextmanager
+def _whatever_happens(**about: str) -> Iterator[None]:
+    """One that fails stops none of the others: it is asked about again in the next round."""
+    try:
+        yield
+    except InvalidField:
+        # Another key was configured when it was made; or it is a refund that cannot be.
+        log.warning("Stripe refuses, or does not know it", extra=about)
+    except (Refusal, OSError) as error:
+        log.warning("one could not be asked about", extra={**about, "error": type(error).__name__})
+    except Exception:
+        log.exception("one could not be asked about", extra=about)
 
 
 async def _again_and_again(work: Callable[[], Awaitable[object]], pause_seconds: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from oanim_server.checkout import rows, rules
 from oanim_server.checkout.values import MICROS_PER_CENT, RefundRequest
 from oanim_server.ledger.refusals import IdempotencyKeyReused, InvalidField, NotFound
+from oanim_server.ledger.values import SECOND
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from oanim_server.ledger.values import Note
 
 REFUSED = "refused"
+# Stripe keeps an idempotency key for a day: after that a request would be a second refund.
+KEY_LIFETIME = 20 * 3_600 * SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +66,34 @@ class Refunds:
         return request, replayed
 
     async def go_on(self, request: RefundRequest) -> RefundRequest:
-        """Ask Stripe for a refund whose row is there."""
+        """Ask Stripe for a refund whose row is there; for an old one, whether it was made.
+
+        :raises InvalidField: when it was not, and never will be.
+        """
         key = {"wallet_id": request.wallet_id, "token": request.token}
         purchase = await self._database.read(lambda connection: rows.purchase(connection, **key))  # type: ignore[arg-type]
         if purchase is None:
             raise NotFound(what="purchase")
         where = {"wallet_id": request.wallet_id, "request_id": request.request_id}
         try:
-            refund_id, state = await self._stripe.refund(request, purchase.payment_intent)
+            refund_id, state = await self._made(request, purchase.payment_intent)
         except InvalidField:
             # Stripe gives nothing back for it, however often it is asked.
             await self._ledger.write(partial(rows.answered, **where, refund_id="", state=REFUSED))  # type: ignore[arg-type]
             raise
         await self._ledger.write(partial(rows.answered, **where, refund_id=refund_id, state=state))  # type: ignore[arg-type]
         return request._replace(refund_id=refund_id, state=state)
+
+    async def _made(self, request: RefundRequest, payment_intent: str) -> tuple[str, str]:
+        if request.created_at > time.time_ns() // 1_000 - KEY_LIFETIME:
+            return await self._stripe.refund(request, payment_intent)
+        made = await self._stripe.refund_made(request, payment_intent)
+        if made is None:
+            raise InvalidField(
+                field="idempotency_key",
+                description="it is a day old and came to nothing: ask under another",
+            )
+        return made
 
 
 def _request(connection: Connection, now: int, *, wanted: Wanted, request_id: str) -> RefundRequest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import case, func, insert, or_, select, update
+from sqlalchemy import case, func, insert, or_, select, tuple_, update
 
 from oanim_server.checkout.values import (
     SOURCE,
@@ -127,12 +127,18 @@ def paid(connection: Connection, *, wallet_id: int, before: int | None, limit: i
     return _all(connection, query.order_by(_P.credit.desc()).limit(limit))
 
 
-def unpaid(connection: Connection, *, created_before: int, after: int, limit: int) -> list[Purchase]:
-    """Purchases that may still be paid, oldest first, created after an instant."""
+def unpaid(
+    connection: Connection, *, created_before: int, after: tuple[int, int, str], limit: int
+) -> list[Purchase]:
+    """Purchases that may still be paid, by creation, wallet and token, after these; many have one instant."""
+    order = (_P.created_at, _P.wallet_id, _P.token)
     query = select(purchases).where(
-        _P.state <= State.PROCESSING.value, _P.created_at <= created_before, _P.created_at > after
+        _P.state <= State.PROCESSING.value,
+        _P.created_at <= created_before,
+        _P.created_at >= after[0],
+        tuple_(*order) > after,
     )
-    return _all(connection, query.order_by(_P.created_at).limit(limit))
+    return _all(connection, query.order_by(*order).limit(limit))
 
 
 def revisions(connection: Connection, keys: Collection[tuple[int, str]]) -> list[tuple[int, str, int]]:
@@ -324,11 +330,9 @@ def answered(
     connection.execute(update(refund_requests).where(here).values(refund_id=refund_id, state=state))
 
 
-def unanswered(connection: Connection, *, after: int, before: int) -> Sequence[RefundRequest]:
-    """Requests made in a span of time that Stripe has not answered."""
-    query = select(refund_requests).where(
-        _Q.refund_id == "", _Q.state == "", _Q.created_at > after, _Q.created_at <= before
-    )
+def unanswered(connection: Connection, *, before: int) -> Sequence[RefundRequest]:
+    """Requests made before an instant that Stripe has not answered."""
+    query = select(refund_requests).where(_Q.refund_id == "", _Q.state == "", _Q.created_at <= before)
     return [RefundRequest(*row) for row in connection.execute(query.order_by(_Q.created_at).limit(100))]
 
 
@@ -336,7 +340,7 @@ def unanswered(connection: Connection, *, after: int, before: int) -> Sequence[R
 
 
 def key_of_word(word: Word) -> str:
-    """What a parked event waits for."""
+    """What a parked event waits for; a session for nothing."""
     return "" if isinstance(word, SessionWord) else word.payment_intent or word.charge
 
 

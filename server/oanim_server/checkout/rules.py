@@ -10,10 +10,20 @@ from oanim_server.ledger.reversals import Targets
 from oanim_server.ledger.values import MAX_AMOUNT_MICROS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-# A refund's states, in the only direction in which they are believed.
-_RANKS = {"pending": 1, "requires_action": 1, "succeeded": 2, "failed": 3, "canceled": 3}
+# The states of refunds and of disputes, in the only direction in which they are believed. An inquiry, whose
+# states begin with `warning`, may become a dispute even after it was closed.
+_REFUND_RANKS = {"pending": 1, "requires_action": 1, "succeeded": 2, "failed": 3, "canceled": 3}
+_DISPUTE_RANKS = {
+    "warning_needs_response": 1,
+    "warning_under_review": 2,
+    "warning_closed": 3,
+    "needs_response": 4,
+    "under_review": 5,
+    "won": 6,
+    "lost": 6,
+}
 _CAME_TO_NOTHING = ("failed", "canceled")
 
 
@@ -68,7 +78,18 @@ def state_after(purchase: Purchase, word: SessionWord) -> State:
 
 def refund_after(known: Refund | None, amount_micros: int, state: str) -> tuple[int, str]:
     """A refund's amount and state after another word of it: its state only moves forward."""
-    if known is not None and _RANKS.get(state, 1) <= _RANKS.get(known.state, 1):
+    return _after(_REFUND_RANKS, known, amount_micros, state)
+
+
+def dispute_after(known: Dispute | None, amount_micros: int, state: str) -> tuple[int, str]:
+    """A dispute's amount and state after another word of it: its state only moves forward."""
+    return _after(_DISPUTE_RANKS, known, amount_micros, state)
+
+
+def _after(
+    ranks: Mapping[str, int], known: Refund | Dispute | None, amount_micros: int, state: str
+) -> tuple[int, str]:
+    if known is not None and ranks.get(state, 1) <= ranks.get(known.state, 1):
         return known.amount_micros, known.state
     return amount_micros, state
 

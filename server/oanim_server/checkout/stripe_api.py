@@ -6,6 +6,7 @@ Requests are repeated by the SDK under their idempotency key; what then has no a
 from __future__ import annotations
 
 import logging
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import stripe
@@ -20,7 +21,7 @@ from oanim_server.ledger.values import SECOND
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from stripe.params import RefundListParams
+    from stripe.params import RefundCreateParams, RefundListParams
 
     from oanim_server.checkout.values import Event, Purchase, RefundRequest, RefundWord, SessionWord
 
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 20.0
 RETRIES = 2
+# What its clock and ours may differ by.
+SKEW_SECONDS = 300
 
 
 class Page(NamedTuple):
@@ -70,11 +73,18 @@ class Stripe:
     async def open_page(self, purchase: Purchase, email: str) -> Page:
         """Have a page made; the same purchase again has the same page."""
         purchase_id = reference(purchase.wallet_id, purchase.token)
-        session = await _answered(
-            self._client.v1.checkout.sessions.create_async(
-                self._page(purchase, purchase_id, email), {"idempotency_key": purchase_id}
-            )
-        )
+        sessions = self._client.v1.checkout.sessions
+        page = self._page(purchase, purchase_id, email)
+        try:
+            session = await _answered_once(sessions.create_async(page, {"idempotency_key": purchase_id}))
+        except _SpentKeyError:
+            since = purchase.created_at // SECOND - SKEW_SECONDS
+            made = await _answered(sessions.list_async({"created": {"gte": since}, "limit": 100}))
+            async for session in made.auto_paging_iter():
+                if session.client_reference_id == purchase_id:
+                    break
+            else:
+                raise PaymentsAway from None
         return Page(session.id, session.url or "", session.expires_at * SECOND)
 
     async def session(self, session_id: str) -> SessionWord:
@@ -111,17 +121,31 @@ class Stripe:
 
     async def refund(self, request: RefundRequest, payment_intent: str) -> tuple[str, str]:
         """Have money given back; the same request again is one refund. Its id and how it stands."""
-        refund = await _answered(
-            self._client.v1.refunds.create_async(
-                {
-                    "payment_intent": payment_intent,
-                    "amount": request.amount_micros // MICROS_PER_CENT,
-                    "metadata": {"request_id": request.request_id},
-                },
-                {"idempotency_key": request.request_id},
-            )
-        )
+        wanted: RefundCreateParams = {
+            "payment_intent": payment_intent,
+            "amount": request.amount_micros // MICROS_PER_CENT,
+            "metadata": {"request_id": request.request_id},
+        }
+        refunds = self._client.v1.refunds
+        try:
+            made = refunds.create_async(wanted, {"idempotency_key": request.request_id})
+            refund = await _answered_once(made)
+        except _SpentKeyError:
+            found = await self.refund_made(request, payment_intent)
+            if found is None:
+                raise PaymentsAway from None
+            return found
         return refund.id, refund.status or "pending"
+
+    async def refund_made(self, request: RefundRequest, payment_intent: str) -> tuple[str, str] | None:
+        """The refund that a request came to, if it was made: its id and how it stands."""
+        found = await _answered(
+            self._client.v1.refunds.list_async({"payment_intent": payment_intent, "limit": 100})
+        )
+        async for refund in found.auto_paging_iter():
+            if refund.metadata and refund.metadata.to_dict().get("request_id") == request.request_id:
+                return refund.id, refund.status or "pending"
+        return None
 
     async def events(self, since_seconds: int) -> AsyncIterator[Event]:
         """The events of concern since a time, oldest first."""
@@ -131,9 +155,12 @@ class Stripe:
             )
         )
         # Newest first, as Stripe lists them: all are there before the first is applied.
-        listed = [words.event_of(event.to_dict()) async for event in found.auto_paging_iter()]
+        listed = [event async for event in found.auto_paging_iter()]
         for event in reversed(listed):
-            yield event
+            try:
+                yield words.event_of(event.to_dict())
+            except ValueError:
+                log.exception("an event of Stripe's cannot be read")
 
     def _page(self, purchase: Purchase, purchase_id: str, email: str) -> Any:
         options = self._options
@@ -167,7 +194,17 @@ class Stripe:
             page["invoice_creation"] = {"enabled": True}
         if options.automatic_tax:
             page["automatic_tax"] = {"enabled": True}
+            # The tax comes on top, whatever the account's default is: the credits are what the price buys.
+            page["line_items"][0]["price_data"]["tax_behavior"] = "exclusive"
         return page
+
+
+class _SpentKeyError(Exception):
+    """An idempotency key that Stripe answers so for good, whether or not its request was carried out.
+
+    It has answered it with an error of its own, which it keeps; or it knows it with other parameters, of when
+    the settings were others; or another request under it still runs. What was made must be looked for.
+    """
 
 
 async def _answered(call: Awaitable[T]) -> T:
@@ -177,6 +214,17 @@ async def _answered(call: Awaitable[T]) -> T:
     :raises PaymentsAway: when it does not answer, or refuses us.
     """
     try:
+        return await _answered_once(call)
+    except _SpentKeyError:
+        raise PaymentsAway from None
+
+
+async def _answered_once(call: Awaitable[T]) -> T:
+    """The same for a call under an idempotency key of which it matters whether it may be used again.
+
+    :raises _SpentKeyError: when it may not.
+    """
+    try:
         return await call
     except stripe.InvalidRequestError as error:
         extra = {"code": error.code, "param": error.param}
@@ -184,7 +232,8 @@ async def _answered(call: Awaitable[T]) -> T:
         raise InvalidField(field=str(error.param or "request"), description="Stripe refuses it") from None
     except stripe.StripeError as error:
         # Its text may name keys: the class says enough.
-        log.warning(
-            "Stripe does not answer", extra={"error": type(error).__name__, "status": error.http_status}
-        )
+        status = error.http_status or 0
+        log.warning("Stripe does not answer", extra={"error": type(error).__name__, "status": status})
+        if isinstance(error, stripe.IdempotencyError) or status == HTTPStatus.CONFLICT or status >= 500:
+            raise _SpentKeyError from None
         raise PaymentsAway from None

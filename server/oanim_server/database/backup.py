@@ -1,4 +1,4 @@
-"""A copy of the embedded database while it is used: one snapshot, whole or not there."""
+"""A copy of the embedded database while it is used: one snapshot, whole or not there, its owner's alone."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ def backup(source: Path, target: Path) -> None:
     written = target.with_name(f"{target.name}.part")
     written.unlink(missing_ok=True)
     try:
+        # The database lies in a folder that only its owner can open; the copy may not.
+        os.close(os.open(written, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with (
             closing(sqlite3.connect(f"file:{quote(str(source))}?mode=ro", uri=True)) as reading,
             closing(sqlite3.connect(written)) as writing,

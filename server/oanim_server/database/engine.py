@@ -11,16 +11,19 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import socket
 import sqlite3
+import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from urllib.parse import quote
+from weakref import WeakSet
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from oanim_server.database import postgresql, sqlite
@@ -34,11 +37,25 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 READERS = 4
+# Two look-ups of keys, and the poll of those that were revoked.
+BRIEF_READERS = 3
 CACHE_KIB = 262_144
 CHECKPOINT_PAGES = 2_000
 PAGE_BYTES = 2_048
 # Every length of every hot statement, and room for the cold ones.
 PREPARED_STATEMENTS = 512
+
+STATEMENT_SECONDS = 10
+# How long a reader may go on when the database is closed, before it is hung up on.
+CLOSE_SECONDS = 2.0
+# A server that was cut off is noticed in about ten seconds, whether we wait for it or it for us.
+_NOTICED = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 
 # A duplicate is one of them: another replica wrote the same row first, and the next try sees it.
 _CONFLICTS = {"40001", "40P01", "55P03", "57014", "23505"}
@@ -59,6 +76,7 @@ class Statements(Protocol):
     """The hot statements; `sqlite.py` and `postgresql.py` have them under the same names."""
 
     clock: Callable[..., int]
+    snapshot_clock: Callable[..., int]
     lock_wallets: Callable[..., Any]
     known_keys: Callable[..., Any]
     known_refusals: Callable[..., Any]
@@ -94,9 +112,16 @@ class Database:
         self._reading = reading
         self._lock: int | None = None
         self._warned = False
+        self._connections: WeakSet[psycopg.Connection[Any]] = WeakSet()
+        self._connecting = threading.Lock()
+        self._cut = False
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
+        self._brief_readers = ThreadPoolExecutor(BRIEF_READERS, thread_name_prefix="reader-brief")
         if dialect == "postgresql":
             event.listen(writing, "connect", self._listen)
+            for engine in (writing, reading):
+                event.listen(engine, "do_connect", self._may_connect)
+                event.listen(engine, "connect", self._connected)
 
     @classmethod
     def open_sqlite(cls, path: Path, *, lock: bool = True) -> Database:
@@ -110,7 +135,7 @@ class Database:
             reading = create_engine(
                 "sqlite://",
                 poolclass=QueuePool,
-                pool_size=READERS,
+                pool_size=READERS + BRIEF_READERS,
                 max_overflow=2,
                 creator=partial(_sqlite_connect, path, "?mode=ro"),
             )
@@ -128,28 +153,28 @@ class Database:
         return database
 
     @classmethod
-    def open_postgresql(cls, url: str, *, unsafe: bool = False) -> Database:
-        """Connect. `unsafe` accepts a server without fsync: for tests, which say so."""
-        parsed = make_url(url)
-        if parsed.drivername in ("postgresql", "postgres"):
-            parsed = parsed.set(drivername="postgresql+psycopg")
+    def open_postgresql(cls, url: str, *, unsafe: bool = False, patient: bool = False) -> Database:
+        """Connect. `unsafe` accepts a server without fsync: for tests, which say so.
+
+        `patient` lets a statement take its time: for commands that read everything.
+        """
+        parsed = _parsed(url)
         session = "-c lock_timeout=2s -c idle_in_transaction_session_timeout=5s"
+        if not patient:
+            session += f" -c statement_timeout={STATEMENT_SECONDS}s"
         writing = create_engine(
             parsed,
             poolclass=NullPool,
             isolation_level="READ COMMITTED",
-            connect_args={"connect_timeout": 5, "options": session},
+            connect_args={**_NOTICED, "options": session},
         )
         reading = create_engine(
             parsed,
-            pool_size=READERS,
+            pool_size=READERS + BRIEF_READERS,
             max_overflow=2,
             pool_pre_ping=True,
             isolation_level="REPEATABLE READ",
-            connect_args={
-                "connect_timeout": 5,
-                "options": f"{session} -c default_transaction_read_only=on",
-            },
+            connect_args={**_NOTICED, "options": f"{session} -c default_transaction_read_only=on"},
         )
         database = cls("postgresql", writing, reading)
         event.listen(writing, "connect", _postgresql_writer)
@@ -168,6 +193,10 @@ class Database:
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query on one of the readers' threads."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_now, query)
+
+    async def read_briefly(self, query: Callable[[Connection], T]) -> T:
+        """The same on threads of their own, for short look-ups that no long read may keep waiting."""
+        return await asyncio.get_running_loop().run_in_executor(self._brief_readers, self.read_now, query)
 
     def read_now(self, query: Callable[[Connection], T]) -> T:
         """Run a query here, in one consistent snapshot."""
@@ -214,14 +243,42 @@ class Database:
         if self.dialect == "sqlite" and connection is not None:
             driver_of(connection).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
+    def cut(self) -> None:
+        """Hang up on a PostgreSQL that hangs: whoever waits for it is told that it is away, now and later."""
+        with self._connecting:
+            self._cut = True
+            connections = list(self._connections)
+        for connection in connections:
+            # Its thread waits for the socket: nothing else wakes it.
+            with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as end:
+                end.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Let go of the connections and of the lock."""
-        self._readers.shutdown(wait=True)
+        reading = threading.Thread(target=self._stop_reading)
+        reading.start()
+        reading.join(CLOSE_SECONDS)
+        if reading.is_alive():
+            self.cut()
+            reading.join()
         self._reading.dispose()
         self._writing.dispose()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def _may_connect(self, *_parameters: object) -> None:
+        if self._cut:
+            raise psycopg.OperationalError("the database is closed")
+
+    def _connected(self, connection: psycopg.Connection[Any], _record: object) -> None:
+        with self._connecting:
+            self._connections.add(connection)
+        self._may_connect()
+
+    def _stop_reading(self) -> None:
+        for readers in (self._readers, self._brief_readers):
+            readers.shutdown(cancel_futures=True)
 
     def _listen(self, connection: psycopg.Connection[Any], _record: object) -> None:
         # "canceling wait for synchronous replication" is a warning, in the language of the server.
@@ -333,6 +390,27 @@ def _assert_sqlite(connection: Connection) -> None:
 
 
 # PostgreSQL -----------------------------------------------------------------------------------------
+
+
+def _parsed(url: str) -> URL:
+    """Read the url. What is wrong with it is said without any part of it: a password may stand in each.
+
+    :raises DatabaseError: when it cannot be read, or was not read as it was meant.
+    """
+    bad = (
+        "OANIM_DATABASE_URL is not the url of a PostgreSQL: it is postgresql://user:password@host/database, "
+        "and in a user or a password @ is written as %40, : as %3A and / as %2F"
+    )
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise DatabaseError(bad) from None
+    # What stands before an @ is no host and no database, but a password that was cut in two.
+    if "@" in f"{parsed.host}{parsed.database}":
+        raise DatabaseError(bad)
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    return parsed
 
 
 def _postgresql_writer(connection: psycopg.Connection[Any], _record: object) -> None:

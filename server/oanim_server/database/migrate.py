@@ -29,6 +29,7 @@ def migrate(database: Database) -> None:
         if database.dialect == "postgresql":
             # The lock that makes the second server wait: DDL of two migrations must not meet.
             connection.exec_driver_sql("SET LOCAL lock_timeout = '60s'")
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7246035231)")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

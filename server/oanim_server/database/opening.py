@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import ArgumentError
-
 from oanim_server.database.engine import Database, DatabaseError
 from oanim_server.database.migrate import is_current
 
@@ -19,10 +17,7 @@ def open_database(file: Path, url: str | None, *, unsafe: bool, writing: bool = 
     :raises DatabaseError: when it cannot be used.
     """
     if url is not None:
-        try:
-            return Database.open_postgresql(url, unsafe=unsafe)
-        except ArgumentError:
-            raise DatabaseError("OANIM_DATABASE_URL is not the url of a PostgreSQL") from None
+        return Database.open_postgresql(url, unsafe=unsafe, patient=not writing)
     if not writing:
         if not file.is_file():
             raise DatabaseError(f"there is no database at {file}")

@@ -35,6 +35,15 @@ def clock(driver: psycopg.Connection[Any]) -> int:
 _CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
 
+def snapshot_clock(driver: psycopg.Connection[Any]) -> int:
+    """The same at the start of the database transaction: no later than the snapshot of a repeatable read."""
+    row = driver.execute(_SNAPSHOT_CLOCK).fetchone()
+    return int(row[0]) if row is not None else 0
+
+
+_SNAPSHOT_CLOCK = "SELECT (extract(epoch FROM transaction_timestamp()) * 1000000)::bigint"
+
+
 def lock_wallets(driver: psycopg.Connection[Any], wallet_ids: Sequence[int]) -> Rows:
     return driver.execute(_LOCK_WALLETS, (_ints(wallet_ids),)).fetchall()
 

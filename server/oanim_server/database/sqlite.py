@@ -34,6 +34,10 @@ def clock(driver: sqlite3.Connection) -> int:  # noqa: ARG001 - one signature fo
     return time.time_ns() // 1_000
 
 
+# No later than the snapshot, when it is asked before the first row.
+snapshot_clock = clock
+
+
 def lock_wallets(driver: sqlite3.Connection, wallet_ids: Sequence[int]) -> Rows:
     found = _gathered(driver, _LOCK_WALLETS, wallet_ids)
     for row in found:

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 PIECE_BYTES = 256 * 1024
 _REDIRECTS = 5
+_LONGEST = (1 << 63) - 1
 # What storages answer for what they no longer have; some say 403 to strangers.
 _GONE = (403, 404, 410)
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -108,7 +109,9 @@ def _content_type(output: Output, response: httpx.Response) -> str:
 def _length(response: httpx.Response) -> int:
     """What the provider says; nothing where that is not the length of what arrives."""
     length = response.headers.get("content-length", "")
-    return int(length) if length.isdigit() and "content-encoding" not in response.headers else 0
+    if not length.isdecimal() or "content-encoding" in response.headers:
+        return 0
+    return known if (known := int(length[:20])) <= _LONGEST else 0
 
 
 async def _inline(output: Output) -> AsyncGenerator[Piece]:

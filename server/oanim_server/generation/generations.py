@@ -21,8 +21,8 @@ from oanim_server.generation.steps import Steps
 from oanim_server.generation.uploads import Uploads
 from oanim_server.generation.values import TIMES, Accepted, Times
 from oanim_server.generation.worker import Worker
-from oanim_server.ledger.operations import Reserve
-from oanim_server.ledger.refusals import NotFound
+from oanim_server.ledger.operations import Refused, Reserve
+from oanim_server.ledger.refusals import NotFound, Refusal
 from oanim_server.ledger.values import SERVER, Method
 from oanim_server.ledger.watching import Hub
 
@@ -34,11 +34,13 @@ if TYPE_CHECKING:
     from oanim_server.database.engine import Database
     from oanim_server.generation.values import Asked, Event, Generation, Piece, Upload
     from oanim_server.ledger.ledger import Ledger
-    from oanim_server.ledger.values import Line, Outcome
+    from oanim_server.ledger.values import Outcome
     from oanim_server.pricing.prices import Prices
 
 # The hub knows what is watched by one number.
 _NUMBER_BITS = 64
+# How long a stop waits for holds that are being opened: a database that hangs must not keep it.
+_OPENING_SECONDS = 2.0
 
 
 class Generations:
@@ -94,9 +96,17 @@ class Generations:
         """Take over the jobs that a former life left, and begin to work."""
         await self._runner.start()
 
-    async def stop(self, grace_seconds: float = 5.0) -> None:
-        """Hand the jobs over; after the calls have ended, before the ledger stops."""
-        await asyncio.gather(*self._opening, return_exceptions=True)
+    async def quieten(self) -> None:
+        """Begin no more work; returns when no paid request is on its way. Who follows work may go then."""
+        await self._runner.quieten()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Hand the jobs over; after the calls have ended, before the ledger stops.
+
+        :param grace_seconds: how long paid requests that are on their way may still take to be answered.
+        """
+        if self._opening:
+            await asyncio.wait(self._opening, timeout=_OPENING_SECONDS)
         await self._runner.stop(grace_seconds)
         await self._hub.close()
         await self._downloads.aclose()
@@ -108,37 +118,9 @@ class Generations:
 
         Raises what Reserve does, UnknownModel, InvalidField, ProviderNotConfigured, TooManyGenerations.
         """
-        work = canonical(asked.model, asked.input_json)
-        upload_ids = checked_uploads(asked.input_json)
-        line, amount_micros, endpoint = await self._price(asked)
-        opening = Opening(
-            wallet_id=asked.account_id,
-            line=line,
-            endpoint=endpoint,
-            input_json=asked.input_json,
-            upload_ids=upload_ids,
-            owner=self._runner.owner,
-            provider_configured=self._configured,
-            limit=self._limit,
-            times=self._times,
-        )
-        reserve = Reserve(
-            wallet_id=asked.account_id,
-            caller=asked.account_id,
-            idempotency_key=asked.idempotency_key,
-            companion=opening,
-            amount_micros=amount_micros,
-            opener=SERVER,
-            api_key_id=asked.api_key_id,
-            line=line,
-            ttl=None,
-            spend_scopes=asked.spend_scopes,
-            labels=asked.labels,
-            for_method=Method.GENERATE,
-            work=work,
-        )
+        reserve = await self._reserve(asked)
         # A task of its own: a caller that hangs up now must not leave a hold whose job nobody has begun.
-        task = asyncio.create_task(self._open(reserve, opening))
+        task = asyncio.create_task(self._open(reserve))
         self._opening.add(task)
         task.add_done_callback(self._opened)
         outcome = await asyncio.shield(task)
@@ -214,20 +196,43 @@ class Generations:
 
     # Inside ---------------------------------------------------------------------------------------
 
-    async def _price(self, asked: Asked) -> tuple[Line, int, str]:
-        """The line that the key pinned when it was first used; else a quote, with the provider's endpoint."""
-        find = partial(
-            rows.line_of_key, wallet_id=asked.account_id, method=Method.GENERATE, key=asked.idempotency_key
+    async def _reserve(self, asked: Asked) -> Reserve:
+        """The hold of a piece of work, with its job; what cannot be priced is refused at its turn."""
+        hold = partial(
+            Reserve,
+            wallet_id=asked.account_id,
+            caller=asked.account_id,
+            idempotency_key=asked.idempotency_key,
+            asked=canonical(asked.model, asked.input_json),
+            opener=SERVER,
+            api_key_id=asked.api_key_id,
+            ttl=None,
+            spend_scopes=asked.spend_scopes,
+            labels=asked.labels,
+            for_method=Method.GENERATE,
         )
-        known = await self._database.read(find)
-        if known is not None:
-            return *known, ""
-        quote = await self._prices.quote_input(asked.model, asked.input_json)
-        return quote.line, quote.amount_micros, quote.price.endpoint
+        upload_ids = checked_uploads(asked.input_json)
+        try:
+            quote = await self._prices.quote_input(asked.model, asked.input_json)
+        except Refusal as refusal:
+            return hold(amount_micros=1, companion=Refused(refusal))
+        opening = Opening(
+            wallet_id=asked.account_id,
+            line=quote.line,
+            endpoint=quote.price.endpoint,
+            input_json=asked.input_json,
+            upload_ids=upload_ids,
+            owner=self._runner.owner,
+            provider_configured=self._configured,
+            limit=self._limit,
+            times=self._times,
+        )
+        return hold(amount_micros=quote.amount_micros, line=quote.line, companion=opening)
 
-    async def _open(self, reserve: Reserve, opening: Opening) -> Outcome:
+    async def _open(self, reserve: Reserve) -> Outcome:
         outcome = await self._ledger.submit(reserve)
-        if opening.job is not None and not outcome.replayed:
+        opening = reserve.companion
+        if isinstance(opening, Opening) and opening.job is not None and not outcome.replayed:
             self.counts.started += 1
             self._runner.take(opening.job)
         return outcome

@@ -16,6 +16,9 @@ from oanim_server.ledger.refusals import InvalidField
 # Each is sent as a data URL of up to 28 MB.
 MAX_UPLOADS_NAMED = 16
 
+_NOT_IN_THE_ANSWER = (
+    "sync_mode would put the files themselves into the answer: leave it out, DownloadOutput gives them"
+)
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _COLON = re.compile(r"[ \t\r\n]*:")
 _UPLOAD = re.compile(r"upload:([A-Za-z0-9_-]{1,64})")
@@ -32,10 +35,13 @@ class Named(NamedTuple):
 def canonical(model: str, input_json: str) -> str:
     """The request as JSON that is equal for equal requests, however they were written.
 
-    :raises InvalidField: for what is not a JSON object.
+    :raises InvalidField: for what is not a JSON object, or asks for what would not be kept.
     """
     try:
         value = parse_input(input_json)
+        # Models read more than `true` as a yes.
+        if value.get("sync_mode") not in (None, False):
+            raise InvalidField(field="input_json", description=_NOT_IN_THE_ANSWER)
         return json.dumps([model, value], sort_keys=True, separators=(",", ":"))
     except InvalidInput as error:
         raise InvalidField(field=error.field, description=error.description) from error

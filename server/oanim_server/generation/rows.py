@@ -9,19 +9,18 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, func, insert, or_, select, update
+from sqlalchemy import and_, case, func, insert, or_, select, update
 
 from oanim_models.inputs import Output
 from oanim_server.database.tables import generations, reservations, transactions
+from oanim_server.generation.inputs import clean
 from oanim_server.generation.values import Failure, Generation, Job, Lease, Reason, Standing, State
-from oanim_server.ledger.values import Line, WalletFacts
+from oanim_server.ledger.values import WalletFacts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from sqlalchemy import ColumnElement, Connection, Row
-
-    from oanim_server.ledger.values import Method
 
 _G = generations.c
 _OUTCOMES = {
@@ -29,17 +28,34 @@ _OUTCOMES = {
     State.FAILED: Standing.FAILED,
     State.CANCELLED: Standing.CANCELLED,
 }
+# Not the input: up to 64 KB that nobody is shown, in every row of a page and at every look.
+_COLUMNS: tuple[ColumnElement[Any], ...] = (
+    _G.wallet_id,
+    _G.number,
+    _G.model,
+    _G.state,
+    _G.request_id,
+    _G.queue_position,
+    _G.progress,
+    _G.outputs,
+    _G.failure_reason,
+    _G.failure_message,
+    _G.sandbox,
+    _G.cancel_requested,
+    _G.created_at,
+    _G.finished_at,
+    _G.revision,
+    reservations.c.reserved_micros,
+    reservations.c.captured_micros,
+    transactions.c.balance_micros,
+    transactions.c.held_micros,
+    transactions.c.debt_micros,
+    transactions.c.seq,
+    transactions.c.frozen,
+)
 _SHOWN = (
-    select(
-        generations,
-        reservations.c.reserved_micros,
-        reservations.c.captured_micros,
-        transactions.c.balance_micros,
-        transactions.c.held_micros,
-        transactions.c.debt_micros,
-        transactions.c.seq,
-        transactions.c.frozen,
-    )
+    select(*_COLUMNS)
+    .select_from(generations)
     .join(
         reservations,
         and_(reservations.c.wallet_id == _G.wallet_id, reservations.c.number == _G.number),
@@ -66,36 +82,6 @@ def page(connection: Connection, wallet_id: int, before: int | None, limit: int)
     if before is not None:
         query = query.where(_G.number < before)
     return [_generation_of(row) for row in connection.execute(query)]
-
-
-def line_of_key(connection: Connection, wallet_id: int, method: Method, key: str) -> tuple[Line, int] | None:
-    """The line that an idempotency key pinned, and what it held, if the key started something."""
-    r = reservations.c
-    query = (
-        select(
-            r.price_version,
-            r.model,
-            r.category,
-            r.provider,
-            r.unit,
-            r.price_micros,
-            r.base_quantity,
-            r.quoted_quantity,
-            r.reserved_micros,
-        )
-        .join(
-            transactions,
-            and_(transactions.c.wallet_id == r.wallet_id, transactions.c.reservation == r.number),
-        )
-        .where(
-            transactions.c.idem_key == key,
-            transactions.c.wallet_id == wallet_id,
-            transactions.c.caller == wallet_id,
-            transactions.c.method == int(method),
-        )
-    )
-    row = connection.execute(query).one_or_none()
-    return None if row is None else (Line(*row[:-1]), row[-1])
 
 
 def running(connection: Connection, wallet_id: int) -> int:
@@ -166,6 +152,22 @@ def change(connection: Connection, lease: Lease, come_from: ColumnElement[bool],
     return changed.rowcount == 1
 
 
+def put_back(connection: Connection, lease: Lease, not_before: int) -> State | None:
+    """Have a job wait for its next attempt, or, where its cancellation was asked for meanwhile, cancel it.
+
+    The state it has now; None when the lease is lost, or it does not stand where it must.
+    """
+    waits = case((_G.cancel_requested == 1, int(State.CANCELLED)), else_=int(State.QUEUED))
+    changed = connection.execute(
+        update(generations)
+        .where(_held(lease), stands(State.SUBMITTING, State.QUEUED, State.CANCELLED))
+        .values(revision=_G.revision + 1, state=waits, not_before=not_before)
+        .returning(_G.state)
+    )
+    state = changed.scalar_one_or_none()
+    return None if state is None else State(state)
+
+
 def stands(*states: State) -> ColumnElement[bool]:
     """That a job is in one of these states."""
     return _G.state.in_([int(state) for state in states])
@@ -174,7 +176,7 @@ def stands(*states: State) -> ColumnElement[bool]:
 def about_to_submit(attempt: int) -> ColumnElement[bool]:
     """That a job waits for this attempt, or that this attempt's own write is there already."""
     return or_(
-        and_(stands(State.QUEUED), _G.attempts == attempt - 1),
+        and_(stands(State.QUEUED), _G.attempts == attempt - 1, _G.cancel_requested == 0),
         and_(stands(State.SUBMITTING), _G.attempts == attempt),
     )
 
@@ -234,16 +236,25 @@ def cancel(
 ) -> Job | None:
     """Cancel a job that waits, and own it; otherwise note the wish. The job where it is to be settled here.
 
-    One guarded update decides against the SUBMITTING of whoever works on it.
+    One guarded update decides against the SUBMITTING of whoever works on it, and against its being put back:
+    with two, another replica could put it back between them, and it would be submitted after all.
     """
     open_job = and_(_is(wallet_id, number), _G.finished_at.is_(None))
-    taken = {"owner": owner, "epoch": _G.epoch + 1, "leased_until": now + lease}
-    cancelled = {"state": State.CANCELLED, "cancel_requested": 1, "revision": _G.revision + 1}
-    connection.execute(update(generations).where(open_job, stands(State.QUEUED)).values(**taken, **cancelled))
+    waits = stands(State.QUEUED)
+    taken = {
+        "state": int(State.CANCELLED),
+        "owner": owner,
+        "epoch": _G.epoch + 1,
+        "leased_until": now + lease,
+    }
     connection.execute(
         update(generations)
-        .where(open_job, _G.cancel_requested == 0)
-        .values(cancel_requested=1, revision=_G.revision + 1)
+        .where(open_job, or_(waits, _G.cancel_requested == 0))
+        .values(
+            cancel_requested=1,
+            revision=_G.revision + 1,
+            **{name: case((waits, value), else_=_G[name]) for name, value in taken.items()},
+        )
     )
     mine = select(generations).where(open_job, stands(State.CANCELLED), _G.owner == owner)
     row = connection.execute(mine).one_or_none()
@@ -260,6 +271,20 @@ def finish(connection: Connection, wallet_id: int, number: int, now: int) -> Non
 
 
 # Rows as values -------------------------------------------------------------------------------------
+
+
+def outputs_text(outputs: Iterable[Output]) -> str:
+    """Outputs as a row keeps them."""
+    return json.dumps(
+        [
+            {
+                "url": clean(output.url, len(output.url)),
+                "content_type": clean(output.content_type),
+                "file_name": clean(output.file_name),
+            }
+            for output in outputs
+        ]
+    )
 
 
 def job_of(row: Row[Any]) -> Job:

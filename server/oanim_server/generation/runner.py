@@ -40,6 +40,7 @@ LOOK = 1 / 15
 RENEW = 1 / 4
 SWEEP_UPLOADS_SECONDS = 600.0
 BROKEN_PAUSE_SECONDS = 10.0
+HAND_BACK_SECONDS = 2.0
 
 
 class Runner:
@@ -88,23 +89,29 @@ class Runner:
             asyncio.create_task(_every(SWEEP_UPLOADS_SECONDS, self._uploads.sweep), name="uploads"),
         ]
 
-    async def stop(self, grace_seconds: float = 5.0) -> None:
-        """Let submits that are on their way be answered, then hand every job to whoever is next."""
+    async def quieten(self) -> None:
+        """Begin nothing more; returns when no submit is on its way. What is worked on goes on meanwhile.
+
+        A submit that is cut off is one whose outcome nobody ever knows; everything else loses nothing.
+        """
         self._stopping = True
+        self._worker.stopping = True
+        await self._worker.quiet.wait()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Let submits that are on their way be answered, then hand every job to whoever is next."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_seconds):
+                await self.quieten()
+        # Until now, so that no lease lapses while its submit is waited for.
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        # A submit that is cut off is one whose outcome nobody ever knows; everything else loses nothing.
-        for key, (_, task) in self._jobs.items():
-            if key not in self._worker.submitting:
-                task.cancel()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._worker.quiet.wait(), grace_seconds)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
-            async with asyncio.timeout(grace_seconds):
+            async with asyncio.timeout(HAND_BACK_SECONDS):
                 await self._ledger.write(partial(rows.hand_all_back, owner=self.owner))
         except (Refusal, TimeoutError):
             log.warning("the leases could not be handed back and lapse by themselves")

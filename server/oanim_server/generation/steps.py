@@ -7,7 +7,6 @@ step twice is one.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from dataclasses import replace
@@ -19,16 +18,15 @@ from oanim_server.generation.inputs import clean, uploads_named
 from oanim_server.generation.values import Reason, State
 from oanim_server.ledger.ids import reservation_text
 from oanim_server.ledger.operations import Commit, Release
-from oanim_server.ledger.refusals import Conflict, DatabaseAway, Draining, Overloaded, Refusal
+from oanim_server.ledger.refusals import Conflict, DatabaseAway, Draining, Faulty, Overloaded, Refusal
 from oanim_server.ledger.values import SECOND, SERVER, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from sqlalchemy import ColumnElement, Connection
 
     from oanim_models.fal import Submitted
-    from oanim_models.inputs import Output
     from oanim_server.generation.uploads import Uploads
     from oanim_server.generation.values import Job, Times
     from oanim_server.ledger.ledger import Ledger
@@ -78,14 +76,17 @@ class Steps:
         return replace(job, state=State.SUBMITTING, attempts=attempt), certain
 
     async def again(self, job: Job, pause_seconds: float) -> Job:
-        """Put a job back whose POST did not count; the next attempt is not before the pause."""
+        """Put a job back whose POST did not count; the next attempt is not before the pause.
+
+        The provider was not given it: where its cancellation was asked for meanwhile, it is cancelled now.
+        """
         pause = int(pause_seconds * SECOND)
-        now = await self._change(
-            job,
-            rows.stands(State.SUBMITTING, State.QUEUED),
-            lambda now: {"state": State.QUEUED, "not_before": now + pause},
-        )
-        return replace(job, state=State.QUEUED, not_before=now + pause)
+
+        def put_back(connection: Connection, now: int) -> Job | None:
+            state = rows.put_back(connection, job.lease, now + pause)
+            return None if state is None else replace(job, state=state, not_before=now + pause)
+
+        return await self._step(job, put_back)
 
     async def submitted(self, job: Job, submitted: Submitted) -> Job:
         """Keep what the provider calls it. It is in the provider's queue now."""
@@ -112,21 +113,17 @@ class Steps:
         )
 
     async def progress(self, job: Job, queue_position: int | None, message: str) -> None:
-        """Keep what the provider says about it."""
+        """Keep what the provider says about it; a fault in that must not keep the job from its end."""
         values = {"queue_position": queue_position, "progress": clean(message)}
-        await self._change(job, rows.stands(State.SUBMITTED), lambda _now: values)
+        try:
+            await self._change(job, rows.stands(State.SUBMITTED), lambda _now: values, needed=False)
+        except Faulty as fault:
+            extra = {"generation": reservation_text(*job.key), "error_id": fault.error_id}
+            log.error("what a provider says could not be written and is passed over", extra=extra)  # noqa: TRY400 - the ledger logged it
 
-    async def succeeded(self, job: Job, outputs: Sequence[Output], *, sandbox: bool) -> Job:
+    async def succeeded(self, job: Job, outputs_text: str, *, sandbox: bool) -> Job:
         """Store that it is made, before it is charged."""
-        listed = [
-            {
-                "url": clean(output.url, len(output.url)),
-                "content_type": clean(output.content_type),
-                "file_name": clean(output.file_name),
-            }
-            for output in outputs
-        ]
-        values = {"state": State.SUCCEEDED, "outputs": json.dumps(listed), "sandbox": int(sandbox)}
+        values = {"state": State.SUCCEEDED, "outputs": outputs_text, "sandbox": int(sandbox)}
         await self._change(job, rows.stands(State.SUBMITTED, State.SUCCEEDED), lambda _now: values)
         return replace(job, state=State.SUCCEEDED)
 
@@ -169,22 +166,35 @@ class Steps:
         await _until_there(lambda: self._ledger.write(give), "a lease could not be handed back", job)
 
     async def _change(
-        self, job: Job, come_from: ColumnElement[bool], values: Callable[[int], dict[str, Any]]
+        self,
+        job: Job,
+        come_from: ColumnElement[bool],
+        values: Callable[[int], dict[str, Any]],
+        *,
+        needed: bool = True,
     ) -> int:
         """Write one step; answers the time it was written at.
 
         :raises LeaseLostError: when it is somebody else's.
+        :raises Faulty: when it cannot be written and is not `needed`.
         """
 
         def change(connection: Connection, now: int) -> int | None:
             done = rows.change(connection, job.lease, come_from, **values(now))
             return now if done else None
 
-        now = await _until_there(partial(self._ledger.write, change), "a step could not be written", job)
-        if now is None:
+        return await self._step(job, change, needed=needed)
+
+    async def _step(
+        self, job: Job, write: Callable[[Connection, int], T | None], *, needed: bool = True
+    ) -> T:
+        """Write one step; `write` answers None when the job is somebody else's. Raises as `_change`."""
+        ask = partial(self._ledger.write, write)
+        written = await _until_there(ask, "a step could not be written", job, needed=needed)
+        if written is None:
             raise LeaseLostError
         self._changed(job.key)
-        return now
+        return written
 
 
 class Finish:
@@ -206,8 +216,13 @@ class Finish:
         self.unused = upload_rows.remove_used(connection, self._key[0], self._upload_ids)
 
 
-async def _until_there(write: Callable[[], Awaitable[T]], trouble: str, job: Job) -> T:
-    """Write until it is there. Only a server that is about to stop gives up: the next life goes on."""
+async def _until_there(
+    write: Callable[[], Awaitable[T]], trouble: str, job: Job, *, needed: bool = True
+) -> T:
+    """Write until it is there. Only a server that is about to stop gives up: the next life goes on.
+
+    What is not `needed` is given up at the first fault of ours, too.
+    """
     pause = _FIRST_PAUSE_SECONDS
     while True:
         try:
@@ -215,6 +230,8 @@ async def _until_there(write: Callable[[], Awaitable[T]], trouble: str, job: Job
         except Draining:
             raise
         except Refusal as refusal:
+            if isinstance(refusal, Faulty) and not needed:
+                raise
             # What passes is a warning; anything else is a fault that somebody has to look at.
             level = logging.WARNING if isinstance(refusal, _PASSING) else logging.ERROR
             extra = {"generation": reservation_text(*job.key), "refusal": type(refusal).__name__}

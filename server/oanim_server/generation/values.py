@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # An attempt is one POST that may leave this machine.
 ATTEMPTS = 3
+# What is kept of a result: addresses of files and their names. A page of a thousand is read at once.
+MAX_OUTPUTS_BYTES = 65_536
 
 
 class Times(NamedTuple):

@@ -17,10 +17,12 @@ import httpx
 
 from oanim_models import fal
 from oanim_models.inputs import outputs
+from oanim_server.generation import rows
 from oanim_server.generation.body import Body, InputGoneError
 from oanim_server.generation.steps import LeaseLostError
-from oanim_server.generation.values import ATTEMPTS, Reason, State
+from oanim_server.generation.values import ATTEMPTS, MAX_OUTPUTS_BYTES, Reason, State
 from oanim_server.ledger.ids import reservation_text
+from oanim_server.ledger.refusals import Draining
 from oanim_server.ledger.values import SECOND
 
 if TYPE_CHECKING:
@@ -43,6 +45,9 @@ POLL_GROWTH = 1.5
 # Between attempts of which nothing was sent, by how many there were.
 RETRY_SECONDS = {1: 1.0, 2: 4.0}
 TOO_MANY_REQUESTS_SECONDS = 5.0
+_TOO_LONG = (
+    f"its result is longer than {MAX_OUTPUTS_BYTES:,} bytes: the files themselves, or too many of them"
+)
 
 
 class Worker:
@@ -61,11 +66,14 @@ class Worker:
         self.submitting: set[tuple[int, int]] = set()
         self.quiet = asyncio.Event()
         self.quiet.set()
+        # Set when no further submit may begin here.
+        self.stopping = False
 
     async def finish(self, job: Job) -> None:
         """Take a job to its end.
 
         :raises LeaseLostError: when somebody else has it.
+        :raises Draining: when it is left to the next life.
         """
         if job.state is State.SUBMITTING:
             # The epoch that wrote it is gone, and whether its POST left nobody can tell.
@@ -92,6 +100,8 @@ class Worker:
         async with self._submits:
             try:
                 async with Body(job.input_json, self._database, self._uploads) as body:
+                    if self.stopping:
+                        raise Draining
                     with self._noted(job):
                         return await self._post(self._queue, job, body)
             except InputGoneError:
@@ -171,12 +181,14 @@ class Worker:
             result = await queue.result(job.response_url)
         except fal.ModelFailed as failed:
             return await self._fail(job, Reason.PROVIDER_FAILED, failed.message)
-        sandbox = result.output.get("sandbox") is True
-        return await self._steps.succeeded(job, outputs(result.output), sandbox=sandbox)
+        made = rows.outputs_text(outputs(result.output))
+        if len(made) > MAX_OUTPUTS_BYTES:
+            return await self._fail(job, Reason.PROVIDER_FAILED, _TOO_LONG)
+        return await self._steps.succeeded(job, made, sandbox=result.output.get("sandbox") is True)
 
     async def _show(self, job: Job, status: fal.Queued | fal.Running) -> None:
         if isinstance(status, fal.Queued):
-            await self._steps.progress(job, max(0, status.position), "")
+            await self._steps.progress(job, status.position, "")
         else:
             await self._steps.progress(job, None, status.logs[-1] if status.logs else "")
 

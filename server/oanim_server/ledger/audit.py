@@ -1,7 +1,9 @@
 """The audit: everything that is stored about money, recomputed from the journal, in one snapshot.
 
-It reads wallet by wallet, so that its memory does not grow with the ledger, and it believes nothing but
-the journal's rows: links (I13), entries (I1), and from them balances, lots, reservations, spend counters
+It reads wallet by wallet, and a wallet's reservations beside its journal, so that its memory grows neither
+with the ledger nor with what one wallet has held; of a wallet's lots, rows that made some, and days of use
+it keeps a little each. A row that cannot be read is a problem like any other. It believes nothing but the
+journal's rows: links (I13), entries (I1), and from them balances, lots, reservations, spend counters
 and usage (I2, I7). A row that was edited or removed breaks the chain unless every later link was written
 anew; against that, the heads of an earlier audit are kept in a file elsewhere and compared.
 """
@@ -35,10 +37,20 @@ if TYPE_CHECKING:
     from oanim_server.database.engine import Database
 
 
+class AnchorError(Exception):
+    """The file for the heads cannot be used. The message says what to do."""
+
+
 def audit(database: Database, anchor: Path | None = None) -> Report:
-    """Check a whole ledger, and compare with and then renew the heads in `anchor`."""
+    """Check a whole ledger, and compare with and then renew the heads in `anchor`.
+
+    :raises AnchorError: when `anchor` is there and has no heads, or cannot be written.
+    """
     report = Report()
-    former = _read_anchor(anchor)
+    former: dict[str, tuple[int, str]] = {}
+    if anchor is not None and anchor.exists():
+        former = _read_anchor(anchor)
+        report.anchor_was_there = True
     database.read_now(lambda connection: _audit(connection, report, former))
     if anchor is not None and not report.problems:
         _write_anchor(anchor, report.heads)
@@ -58,15 +70,15 @@ def _audit(connection: Connection, report: Report, former: dict[str, tuple[int, 
         wallet = rows.wallet_of(row)
         name = ids.account_text(wallet.wallet_id)
         check = Check(report, name, wallet, former.pop(name, None))
-        replay = check.replay(journals.of(wallet.wallet_id))
-        check.lots(lots_of.of(wallet.wallet_id), replay)
         check.counted(counters_of.of(wallet.wallet_id))
-        check.reservations(reservations_of.of(wallet.wallet_id), replay)
-        check.counters()
+        holds = check.holds(reservations_of.of(wallet.wallet_id))
+        replay = check.replay(journals.of(wallet.wallet_id), holds)
+        check.lots(lots_of.of(wallet.wallet_id), replay, holds)
+        check.counters(holds)
         check.credits(credits_of.of(wallet.wallet_id), replay)
         check.limits(limits_of.of(wallet.wallet_id), replay)
         check.seals(notes_of.of(wallet.wallet_id), replay)
-        check.usage(usage_of.of(wallet.wallet_id))
+        check.usage(usage_of.of(wallet.wallet_id), holds)
         report.wallets += 1
         report.balance_micros += wallet.balance_micros
         report.held_micros += wallet.held_micros
@@ -90,16 +102,25 @@ def _audit(connection: Connection, report: Report, former: dict[str, tuple[int, 
 # The anchor: heads that were written down elsewhere ------------------------------------------------
 
 
-def _read_anchor(anchor: Path | None) -> dict[str, tuple[int, str]]:
-    if anchor is None or not anchor.exists():
-        return {}
-    return {name: (seq, link) for name, (seq, link) in json.loads(anchor.read_text()).items()}
+def _read_anchor(anchor: Path) -> dict[str, tuple[int, str]]:
+    try:
+        heads = json.loads(anchor.read_text())
+        return {name: (int(seq), bytes.fromhex(link).hex()) for name, (seq, link) in heads.items()}
+    except OSError as error:
+        raise AnchorError(f"{anchor} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, AttributeError):
+        raise AnchorError(
+            f"{anchor} has no heads that an audit wrote: name another file, or move it away to begin anew"
+        ) from None
 
 
 def _write_anchor(anchor: Path, heads: dict[str, tuple[int, str]]) -> None:
     written = anchor.with_name(anchor.name + ".new")
-    with written.open("w") as file:
-        json.dump(heads, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    written.replace(anchor)
+    try:
+        with written.open("w") as file:
+            json.dump(heads, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        written.replace(anchor)
+    except OSError as error:
+        raise AnchorError(f"{anchor} cannot be written: {error.strerror}") from None

@@ -98,8 +98,12 @@ class Cold:
 
     # Writing --------------------------------------------------------------------------------------
 
-    def write_limits(self, changed: Mapping[tuple[int, str, Period], int | None]) -> None:
-        """Write limits anew. One that is taken away takes its counters with it."""
+    def write_limits(
+        self,
+        changed: Mapping[tuple[int, str, Period], int | None],
+        ended: Iterable[tuple[int, str, Period]],
+    ) -> None:
+        """Write limits anew. One that was taken away takes its counters with it, also if it is back."""
         c, s = limits.c, spend_counters.c
         for (wallet_id, api_key_id, period), limit_micros in changed.items():
             here = (c.wallet_id == wallet_id) & (c.api_key_id == api_key_id) & (c.period == period.value)
@@ -107,7 +111,7 @@ class Cold:
             if limit_micros is not None:
                 row = (wallet_id, api_key_id, period.value, limit_micros)
                 self._connection.execute(insert(limits).values(row))
-                continue
+        for wallet_id, api_key_id, period in ended:
             counting = s.window_name.startswith(f"{period.name.lower()} ")
             self._connection.execute(
                 delete(spend_counters).where(s.wallet_id == wallet_id, s.subject == api_key_id, counting)

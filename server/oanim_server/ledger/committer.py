@@ -124,7 +124,10 @@ class Committer:
             self._stopping = True
             self._give_up_at = time.monotonic() + STOPPING_SECONDS
             self._awake.notify()
-        self._thread.join()
+        self._thread.join(STOPPING_SECONDS + 1.0)
+        if self._thread.is_alive():  # by now it has given up, or waits for a database that hangs
+            self._database.cut()
+            self._thread.join()
 
     @property
     def queued(self) -> int:

@@ -161,7 +161,9 @@ def limit(
     ]
     working.changed_limits[wallet_id, api_key_id, period] = limit_micros
     if limit_micros is None:
-        # Nobody goes on counting: what is stored of it would be wrong by the time it is set again.
+        # Nobody goes on counting: what is stored of it would be wrong by the time it is set again, be that
+        # in this group.
+        working.ended_limits.add((wallet_id, api_key_id, period))
         counting = f"{period.name.lower()} "
         for key in [k for k in working.counters if k[:2] == (wallet_id, api_key_id)]:
             if not key[2].startswith(counting):
@@ -170,7 +172,7 @@ def limit(
             working.changed_counters.discard(key)
     else:
         others.append(Limit(api_key_id, period, limit_micros))
-    working.limits[wallet_id] = others
+    working.limits[wallet_id] = sorted(others)
     working.begin_counting(wallet_id)
     wallet.limits = len(others)
     return working.record(
@@ -179,7 +181,8 @@ def limit(
         working.time(wallet),
         attempt,
         lots={},
-        seal=journal.seal_of_made((), [api_key_id, period, limit_micros]),
+        # All of them, so that the latest row says which are set.
+        seal=journal.seal_of_made((), [[list(found) for found in working.limits[wallet_id]]]),
     )
 
 

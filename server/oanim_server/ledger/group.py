@@ -46,7 +46,6 @@ class Group:
         self._statements = statements
         self._works = works
         self._operations = [work for work in works if isinstance(work, Operation)]
-        self._fingerprints: dict[Identity, bytes] = {}
         self._answered: dict[Identity, tuple[bytes, Outcome | Refusal]] = {}
         self._refused: dict[Identity, tuple[bytes, Refusal]] = {}
         self._incomplete: set[int] = set()
@@ -115,16 +114,15 @@ class Group:
             self._answered[key, wallet_id, caller, method] = (bytes(fingerprint), refusal)
 
     def _load_due(self) -> list[Due]:
-        """What is due on each wallet, `PORTION` reservations in all: the other wallets have to wait."""
+        """What is due on each wallet, `PORTION` reservations in all: one with more leaves room for others."""
         working, left, found = self.working, PORTION, []
-        for wallet in working.wallets.values():
-            now = working.time(wallet)
-            if wallet.next_due_at is None or now < wallet.next_due_at:
-                continue
-            if not left:
-                self._incomplete.add(wallet.wallet_id)
-                continue
-            due = due_on(self._statements, self._driver, working, wallet, left)
+        wallets = [
+            wallet
+            for wallet in working.wallets.values()
+            if wallet.next_due_at is not None and working.time(wallet) >= wallet.next_due_at
+        ]
+        for waiting, wallet in zip(range(len(wallets), 0, -1), wallets, strict=True):
+            due = due_on(self._statements, self._driver, working, wallet, max(left // waiting, 1))
             left -= len(due.reservations)
             found.append(due)
         return found
@@ -217,7 +215,7 @@ class Group:
         self._write_reservations()
         self._write_lots()
         if working.changed_limits:
-            self._cold.write_limits(working.changed_limits)
+            self._cold.write_limits(working.changed_limits, working.ended_limits)
         if working.changed_counters:
             counters = [
                 (*key, working.counters[key].charged_micros, working.counters[key].held_micros)

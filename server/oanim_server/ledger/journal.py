@@ -93,7 +93,8 @@ def seal_of_reservation(reservation: Reservation) -> bytes:
 def seal_of_made(lots: Iterable[Lot], said: Sequence[object] = ()) -> bytes | None:
     """SHA-256 of what never changes of the lots that a row made, and of what else was said with it.
 
-    `said` is a purchase's id, the operator's name and reason, or a limit. None where there is neither.
+    `said` is a purchase's id, the operator's name and reason, or all limits that are set from then on. None
+    where there is neither.
     """
     made = [
         [lot.number, lot.origin.value, lot.amount_micros, lot.priority, lot.expires_at, lot.created_at]

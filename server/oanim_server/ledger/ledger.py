@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
-from oanim_server.database.engine import driver_of
-from oanim_server.database.tables import refusals, wallets
+from oanim_server.database.tables import wallets
 from oanim_server.ledger.committer import Committer
-from oanim_server.ledger.operations import Operation, SettleDue
+from oanim_server.ledger.due import PORTION
+from oanim_server.ledger.operations import SettleDue
 from oanim_server.ledger.reads import (
     ChargeRecord,
     Grouping,
+    MuchDueError,
     Reads,
     Statement,
     UncollectedRecord,
     UsageTotal,
 )
-from oanim_server.ledger.refusals import Refusal
-from oanim_server.ledger.values import REFUSAL_MEMORY, LimitFacts, Outcome, ReservationFacts, WalletFacts
+from oanim_server.ledger.sweeping import Sweeper
+from oanim_server.ledger.values import SECOND, SERVER
 from oanim_server.ledger.watching import Hub
 
 if TYPE_CHECKING:
@@ -31,15 +32,13 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from oanim_server.database.engine import Database
+    from oanim_server.ledger.operations import Operation
+    from oanim_server.ledger.values import LimitFacts, Outcome, ReservationFacts, WalletFacts
 
 T = TypeVar("T")
 
-log = logging.getLogger(__name__)
-
-SWEEP_SECONDS = 10.0
-SWEEP_WALLETS = 1_000
-# Few enough that the calls of others find room between them.
-SWEEP_TOGETHER = 50
+# A watcher whose clock runs a little before the database's asks again, and not at once.
+LEAST_WAIT_SECONDS = 0.05
 
 
 class Ledger:
@@ -47,25 +46,23 @@ class Ledger:
 
     def __init__(self, database: Database, *, queue_limit: int = 2_000, group_limit: int = 1_000) -> None:
         self._database = database
-        self._reads = Reads(database.statements)
+        self._reads = Reads(database.statements, most_due=PORTION)
         self._hub = Hub(self._look if database.dialect == "postgresql" else None)
         self._committer = Committer(
             database, changed=self._hub.wake, queue_limit=queue_limit, group_limit=group_limit
         )
-        self._sweeper: asyncio.Task[None] | None = None
+        self._sweeper = Sweeper(database, self._committer)
         self.tally = self._committer.tally
 
     def start(self, *, sweep: bool = True) -> None:
         """Begin to take operations and, on a running event loop, to sweep."""
         self._committer.start()
         if sweep:
-            self._sweeper = asyncio.get_running_loop().create_task(self._sweep(), name="sweeper")
+            self._sweeper.start()
 
     async def stop(self) -> None:
         """Stop sweeping, commit what is queued, end."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
+        await self._sweeper.stop()
         await self._hub.close()
         await asyncio.to_thread(self._committer.stop)
 
@@ -107,19 +104,22 @@ class Ledger:
 
     async def wallet(self, wallet_id: int) -> WalletFacts:
         """The wallet now; NotFound."""
-        return await self._database.read(partial(self._reads.wallet, wallet_id=wallet_id))
+        return await self._read(self._reads.wallet, wallet_id=wallet_id)
 
     async def watch(self, wallet_id: int) -> AsyncIterator[WalletFacts]:
-        """The wallet now, and the latest state after every change."""
+        """The wallet now, and the latest state after every change, at its instant when time makes it."""
         with self._hub.watching(wallet_id) as changed:
             shown: WalletFacts | None = None
             while True:
                 changed.clear()
-                facts = await self.wallet(wallet_id)
+                facts, stays = await self._read(self._reads.wallet_for, wallet_id=wallet_id)
                 if facts != shown:
                     shown = facts
                     yield facts
-                await changed.wait()
+                seconds = None if stays is None else max(stays / SECOND, LEAST_WAIT_SECONDS)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await changed.wait()
 
     async def reservation(self, wallet_id: int, number: int) -> ReservationFacts:
         """One reservation now; NotFound."""
@@ -138,8 +138,9 @@ class Ledger:
         self, wallet_id: int, *, as_of: int | None, before: int | None, limit: int
     ) -> Statement:
         """The journal's rows below a seq, newest first, with the wallet and its lots as of a time."""
-        query = partial(self._reads.statement, wallet_id=wallet_id, as_of=as_of, before=before, limit=limit)
-        return await self._database.read(query)
+        return await self._read(
+            self._reads.statement, wallet_id=wallet_id, as_of=as_of, before=before, limit=limit
+        )
 
     async def usage(
         self, wallet_id: int, *, first_day: int, last_day: int, group_by: Grouping
@@ -159,7 +160,7 @@ class Ledger:
 
     async def limits(self, wallet_id: int) -> list[LimitFacts]:
         """The limits of a wallet, and what each has in its present window."""
-        return await self._database.read(partial(self._reads.limits, wallet_id=wallet_id))
+        return await self._read(self._reads.limits, wallet_id=wallet_id)
 
     async def uncollected(self, wallet_id: int | None, *, offset: int, limit: int) -> list[UncollectedRecord]:
         """Work that no wallet covered, newest first; of one wallet, or of all."""
@@ -169,60 +170,18 @@ class Ledger:
     # Time -----------------------------------------------------------------------------------------
 
     async def sweep(self) -> int:
-        """Write what is due on wallets that nobody touches; how many wallets it was."""
-        due = await self._database.read(self._due)
-        failed: list[BaseException] = []
-        for start in range(0, len(due), SWEEP_TOGETHER):
-            settled = [
-                self.submit(SettleDue(wallet_id=wallet_id, caller=0, idempotency_key=""))
-                for wallet_id in due[start : start + SWEEP_TOGETHER]
-            ]
-            answers = await asyncio.gather(*settled, return_exceptions=True)
-            failed += [answer for answer in answers if isinstance(answer, BaseException)]
-        if failed:
-            log.warning(
-                "wallets could not be swept and are tried again",
-                extra={"wallets": len(failed), "error": type(failed[0]).__name__},
-            )
-        await self.write(_forget)
-        return len(due) - len(failed)
+        """Write what is due on wallets that nobody touches; how many wallets were settled."""
+        return await self._sweeper.sweep()
 
-    async def _sweep(self) -> None:
+    async def _read(self, query: Callable[..., T], *, wallet_id: int, **asked: Any) -> T:
+        """A read of a wallet as it stands; where very much is due on it, that is written first."""
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
             try:
-                while await self.sweep() == SWEEP_WALLETS:
-                    pass
-            except (Refusal, OSError) as error:
-                log.warning("the sweep failed and is tried again", extra={"error": type(error).__name__})
-            except Exception:
-                log.exception("the sweep failed and is tried again")
-
-    def _due(self, connection: Connection) -> list[int]:
-        now = self._database.statements.clock(driver_of(connection))
-        query = (
-            select(wallets.c.wallet_id)
-            .where(wallets.c.next_due_at.is_not(None))
-            .where(wallets.c.next_due_at <= now)
-            .order_by(wallets.c.next_due_at)
-            .limit(SWEEP_WALLETS)
-        )
-        return list(connection.execute(query).scalars())
+                return await self._database.read(partial(query, wallet_id=wallet_id, **asked))
+            except MuchDueError:
+                await self.submit(SettleDue(wallet_id=wallet_id, caller=SERVER, idempotency_key=""))
 
     async def _look(self, wallet_ids: list[int]) -> list[tuple[int, int]]:
         query = select(wallets.c.wallet_id, wallets.c.seq).where(wallets.c.wallet_id.in_(wallet_ids))
         found = await self._database.read(lambda connection: connection.execute(query).all())
         return [(wallet_id, seq) for wallet_id, seq in found]
-
-
-def _forget(connection: Connection, now: int) -> None:
-    """Remembered refusals end after 30 days; at most a thousand a sweep, so that no group waits long."""
-    oldest = (
-        select(refusals.c.at)
-        .where(refusals.c.at <= now - REFUSAL_MEMORY)
-        .order_by(refusals.c.at)
-        .limit(1_000)
-    )
-    reached = connection.execute(oldest).scalars().all()
-    if reached:
-        connection.execute(delete(refusals).where(refusals.c.at <= reached[-1]))

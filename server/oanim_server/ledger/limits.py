@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class OnLimit(Operation):
     """An operation on the limit of an account (an empty `api_key_id`) or of a key.
 
-    `asking_key_id` is the caller's key. One that has a limit changes none: no key gives more than it has.
+    `asking_key_id` is the caller's key, empty for the server. One that has a limit of its own changes none:
+    no key gives more than it has.
     """
 
     api_key_id: str
@@ -29,7 +30,8 @@ class OnLimit(Operation):
 
     def _wallet(self, working: WorkingSet) -> Wallet:
         wallet = working.wallet(self.wallet_id)
-        if any(limit.api_key_id == self.asking_key_id for limit in working.limits.get(self.wallet_id, ())):
+        limits = working.limits.get(self.wallet_id, ())
+        if self.asking_key_id and any(limit.api_key_id == self.asking_key_id for limit in limits):
             raise LimitedKey
         return wallet
 

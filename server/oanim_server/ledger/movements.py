@@ -76,7 +76,7 @@ def extend(
     """Add parts and time to a reservation."""
     added = sum(micros for _, micros in extended.parts)
     moved = working.keep(wallet, extended.parts)
-    reservation.parts = _together(reservation.parts, extended.parts)
+    reservation.parts = _together(wallet, reservation.parts, extended.parts)
     reservation.reserved_micros += added
     reservation.expires_at = extended.expires_at
     working.count(reservation, held_micros=added)
@@ -86,12 +86,13 @@ def extend(
     )
 
 
-def _together(kept: Iterable[Part], added: Iterable[Part]) -> list[Part]:
-    """One part a lot, so that a hold that is extended often does not grow."""
+def _together(wallet: Wallet, kept: Iterable[Part], added: Iterable[Part]) -> list[Part]:
+    """One part a lot, in draw order, as one Reserve of it all would have them."""
     parts: dict[int, int] = {}
     for number, micros in (*kept, *added):
         parts[number] = parts.get(number, 0) + micros
-    return list(parts.items())
+    # A lot with a part under a hold has something left, and so is loaded.
+    return sorted(parts.items(), key=lambda part: rules.draw_order(wallet.lots[part[0]]))
 
 
 def capture(

@@ -18,6 +18,7 @@ from oanim_server.ledger.values import DEFAULT_TTL, Kind, Line, Method, Origin, 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from oanim_server.ledger.refusals import Refusal
     from oanim_server.ledger.values import Cap
     from oanim_server.ledger.working import Attempt, Identity, WorkingSet
 
@@ -34,6 +35,19 @@ class Companion(Protocol):
 
     def write(self, connection: Connection, outcome: Outcome) -> None:
         """Write the rows. It cannot refuse any more."""
+
+
+class Refused:
+    """A companion that refuses its operation: at its turn, so that a key which was used is answered first."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        self._refusal = refusal
+
+    def load(self, connection: Connection, now: int) -> None:  # noqa: ARG002 - as of every companion
+        raise self._refusal.again()
+
+    def write(self, connection: Connection, outcome: Outcome) -> None:
+        raise NotImplementedError
 
 
 def fingerprint_of(*fields: object) -> bytes:
@@ -127,11 +141,14 @@ class OpenWallet(Operation):
 class Reserve(Operation):
     """Set credits aside for work that is about to start.
 
-    `opener` alone may commit, extend or release; `ttl` in microseconds, None for the hold of a job. `work`
-    is what else the request named, for the fingerprint alone (a generation's canonical input).
+    `asked` is what the request named, as it named it: a model and a quantity, or work in its canonical form;
+    None where it named the amount. It makes the fingerprint: what was resolved and priced of it may be
+    another thing by the time of a replay. `opener` alone may commit, extend or release; `ttl` in
+    microseconds, None for the hold of a job.
     """
 
     amount_micros: int
+    asked: tuple[str, int] | str | None = None
     opener: int
     api_key_id: str
     line: Line | None = None
@@ -139,7 +156,6 @@ class Reserve(Operation):
     spend_scopes: tuple[Scope, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
     for_method: Method = Method.RESERVE
-    work: str = ""
 
     @property
     def method(self) -> Method:
@@ -156,11 +172,10 @@ class Reserve(Operation):
         return working.caps(self.wallet_id, self.api_key_id, self.spend_scopes, working.time(wallet))
 
     def fingerprint(self) -> bytes:
-        # A priced line is what was asked for; what it costs may have changed by the time of a replay.
-        asked = self.amount_micros if self.line is None else [self.line.model, self.line.quantity]
         labels = sorted(self.labels.items())
         scopes = [list(scope) for scope in self.spend_scopes]
-        return fingerprint_of("reserve", asked, self.ttl, scopes, labels, self.work)
+        asked = self.amount_micros if self.asked is None else self.asked
+        return fingerprint_of("reserve", asked, self.ttl, scopes, labels)
 
     def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:
         wallet = working.wallet(self.wallet_id)

@@ -2,15 +2,16 @@
 
 A read before the wallet's `next_due_at` is one row. After it, what is due and not yet written is applied
 to the values that were read, by the same step that will write it: a read shows no difference between a
-server with a sweeper and one without.
+server with a sweeper and one without. Where that is very much, every read would pay for it again: it is
+refused with MuchDueError until it was written.
 """
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+import orjson
 from sqlalchemy import func, select
 
 from oanim_server.database.engine import driver_of
@@ -46,6 +47,10 @@ _NOTED = (Kind.GRANT, Kind.ADJUSTMENT, Kind.FREEZE)
 
 # More than any wallet has due.
 ALL = 2**31
+
+
+class MuchDueError(Exception):
+    """More is due on the wallet than a read applies by itself: it has to be written first."""
 
 
 class Statement(NamedTuple):
@@ -107,19 +112,27 @@ class Grouping(StrEnum):
 
 
 class Reads:
-    """Queries for `Database.read`; each method takes a connection with one snapshot."""
+    """Queries for `Database.read`; each method takes a connection with one snapshot.
 
-    def __init__(self, statements: Statements) -> None:
+    :param most_due: how many expiries a read applies by itself; MuchDueError where there are more.
+    """
+
+    def __init__(self, statements: Statements, *, most_due: int = ALL) -> None:
         self._statements = statements
+        self._most_due = most_due
 
     def wallet(self, connection: Connection, wallet_id: int) -> WalletFacts:
         """The wallet now."""
+        return self.wallet_for(connection, wallet_id)[0]
+
+    def wallet_for(self, connection: Connection, wallet_id: int) -> tuple[WalletFacts, int | None]:
+        """The wallet now, and for how many microseconds it stays so by itself; None for ever."""
         wallet, now = self._wallet(connection, wallet_id)
-        if wallet.next_due_at is None or now < wallet.next_due_at:
-            return journal.wallet_facts(wallet)
         seq = wallet.seq
-        self._settled(connection, wallet, now)
-        return journal.wallet_facts(wallet)._replace(seq=seq)
+        if wallet.next_due_at is not None and wallet.next_due_at <= now:
+            self._settled(connection, wallet, now)
+        facts = journal.wallet_facts(wallet)._replace(seq=seq)
+        return facts, None if wallet.next_due_at is None else wallet.next_due_at - now
 
     def reservation(self, connection: Connection, wallet_id: int, number: int) -> ReservationFacts:
         """One reservation now."""
@@ -160,8 +173,8 @@ class Reads:
             written = last_seq(connection, wallet, time)
             coming = []
             facts = self._facts_at(connection, wallet_id, written)
-            # It undoes what later rows did, so only the first page has them.
-            open_lots = self._lots_at(connection, wallet_id, written) if before is None else []
+            # It reads the rows on one side of that time, so only the first page has them.
+            open_lots = self._lots_at(connection, wallet, written) if before is None else []
         page = coming[::-1][:limit]
         if len(page) < limit:
             query = (
@@ -244,8 +257,8 @@ class Reads:
 
     def _wallet(self, connection: Connection, wallet_id: int, what: str = "account") -> tuple[Wallet, int]:
         """A wallet's row, and the time on it."""
-        # The clock before the snapshot: read after it, an old state would be judged by a later time.
-        now = self._statements.clock(driver_of(connection))
+        # The time before the snapshot: by one after it, an old state would be judged by a later time.
+        now = self._statements.snapshot_clock(driver_of(connection))
         found = connection.execute(select(wallets).where(wallets.c.wallet_id == wallet_id)).one_or_none()
         if found is None:
             raise NotFound(what=what)
@@ -270,7 +283,9 @@ class Reads:
             for *key, charged, held in statements.load_counters(driver, asked):
                 working.counters[tuple(key)] = Counter(charged, held)
         if wallet.next_due_at is not None and wallet.next_due_at <= time:
-            due = due_on(statements, driver, working, wallet, ALL)
+            due = due_on(statements, driver, working, wallet, self._most_due)
+            if not due.complete:
+                raise MuchDueError
             working.begin_counting(wallet.wallet_id)
             write_due(working, due)
         return working
@@ -290,24 +305,29 @@ class Reads:
         row = journal.Row(*self._statements.fetch_row(driver_of(connection), wallet_id, seq))
         return journal.replay(row, None).wallet
 
-    def _lots_at(self, connection: Connection, wallet_id: int, seq: int) -> list[Lot]:
-        """The lots after a row: as they are now, less what later rows did to them."""
-        now = {
+    def _lots_at(self, connection: Connection, wallet: Wallet, seq: int) -> list[Lot]:
+        """The lots after a row: by what rows did until then or, where those are fewer, have done since.
+
+        The first row that names a lot brings what came in, so that before all rows there is nothing in it.
+        """
+        found = {
             lot.number: lot
             for _, lot in map(
-                rows.lot_of, connection.execute(select(lots).where(lots.c.wallet_id == wallet_id))
+                rows.lot_of, connection.execute(select(lots).where(lots.c.wallet_id == wallet.wallet_id))
             )
         }
-        later = (
-            select(transactions.c.lots)
-            .where(transactions.c.wallet_id == wallet_id)
-            .where(transactions.c.seq > seq)
-        )
-        for moved in connection.execute(later).scalars():
-            for number, remaining, held in json.loads(moved):
-                now[number].remaining_micros -= remaining
-                now[number].held_micros -= held
-        return [lot for lot in now.values() if lot.remaining_micros]
+        query = select(transactions.c.lots).where(transactions.c.wallet_id == wallet.wallet_id)
+        if seq <= wallet.seq - seq:
+            query, sign = query.where(transactions.c.seq <= seq), 1
+            for lot in found.values():
+                lot.remaining_micros = lot.held_micros = 0
+        else:
+            query, sign = query.where(transactions.c.seq > seq), -1
+        for moved in connection.execute(query).scalars():
+            for number, remaining, held in orjson.loads(moved):
+                found[number].remaining_micros += sign * remaining
+                found[number].held_micros += sign * held
+        return [lot for lot in found.values() if lot.remaining_micros]
 
     def _models(self, connection: Connection, wallet_id: int, page: Sequence[journal.Row]) -> dict[int, str]:
         numbers = {row.reservation for row in page if row.reservation}

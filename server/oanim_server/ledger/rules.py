@@ -241,8 +241,13 @@ def release(wallet: Wallet, reservation: Reservation, *, caller: int, now: int) 
 
 
 def give_back(wallet: Wallet, parts: Iterable[Part], now: int) -> Returned:
-    """Decide where parts go that are held no longer: to the debt, else to their lot unless it expired."""
+    """Decide where parts go that are held no longer: to the debt, else to their lot unless it expired.
+
+    What would lapse pays the debt first, so that what lasts is left.
+    """
     debt = wallet.debt_micros
+    if debt:
+        parts = sorted(parts, key=lambda part: not wallet.lots[part[0]].expired(now))
     back: list[Part] = []
     to_debt: list[Part] = []
     lapsed: list[Part] = []

@@ -220,7 +220,7 @@ class Credit:
 
     @property
     def lots(self) -> tuple[int, ...]:
-        """Its own lots, in the order in which they are taken from."""
+        """Its own lots: a reversal takes from them first, in draw order."""
         return (self.paid_lot, self.bonus_lot) if self.bonus_lot else (self.paid_lot,)
 
 

@@ -101,6 +101,8 @@ class WorkingSet:
         self.changed_lots: dict[tuple[int, int], Lot] = {}
         self.changed_counters: set[CounterKey] = set()
         self.changed_limits: dict[tuple[int, str, Period], int | None] = {}
+        # Limits that were taken away in this group, also those that were set again in it.
+        self.ended_limits: set[tuple[int, str, Period]] = set()
         self.new_credits: dict[tuple[int, int], Credit] = {}
         self.changed_credits: dict[tuple[int, int], Credit] = {}
         self.notes: dict[tuple[int, int], Note] = {}

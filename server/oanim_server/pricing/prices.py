@@ -6,9 +6,11 @@ version that it made. So a file does not come back over prices that were publish
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
+from oanim_server.ledger.refusals import NotFound
 from oanim_server.pricing import rows, rules
 from oanim_server.pricing.values import Version
 from oanim_server.pricing.versions import Versions
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from oanim_server.database.engine import Database
     from oanim_server.ledger.ledger import Ledger
     from oanim_server.pricing.values import Listing, PriceTable, ProposedPrice, Quote, Unlisted
+
+log = logging.getLogger(__name__)
 
 # Who published the price file, beside the ids of API keys.
 FILE = "file"
@@ -40,7 +44,9 @@ class Prices:
 
     async def publish_file(self, catalogue: Catalogue) -> Version:
         """Publish a price file with its margin, once for ever; the version that it has or had made."""
-        return await self._publish(partial(_publish_file, catalogue=catalogue))
+        version = await self._publish(partial(_publish_file, catalogue=catalogue))
+        await self._compare(version)
+        return version
 
     async def publish(
         self, proposed: Sequence[ProposedPrice], *, effective_at: int | None, published_by: str
@@ -82,6 +88,19 @@ class Prices:
     async def quote_quantity(self, model: str, quantity: int) -> Quote:
         """What a quantity of a model's unit costs, now. Refuses as `get_price`."""
         return rules.quote(await self.get_price(model), quantity)
+
+    async def _compare(self, of_the_file: Version) -> None:
+        """Say it when a file is not in force: who set it or its margin back would think it is."""
+        try:
+            in_force = (await self._versions.at(None)).version
+        except NotFound:  # none is, by a clock that is behind
+            return
+        if in_force != of_the_file.number:
+            log.error(
+                "the prices in force are not those of the price file and its margin: they were published "
+                "after it",
+                extra={"in_force": in_force, "of_the_file": of_the_file.number},
+            )
 
     async def _publish(self, change: partial[Version]) -> Version:
         version = await self._ledger.write(change)

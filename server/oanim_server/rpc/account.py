@@ -10,7 +10,10 @@ from oanim_server.rpc import messages, shape
 from openanimate.metering.v1 import account_service_pb2 as pb
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from oanim_server.accounts.accounts import Accounts
+    from oanim_server.accounts.values import Role
     from oanim_server.ledger.ledger import Ledger
     from oanim_server.rpc.call import Call
 
@@ -21,10 +24,12 @@ _PERIODS = {period.value: period for period in Period}
 class AccountServicer:
     """Answers AccountService.
 
-    :param published: what WhoAmI says of this server, the same to everyone.
+    :param published: what WhoAmI says of this server to a caller of each role.
     """
 
-    def __init__(self, accounts: Accounts, ledger: Ledger, published: pb.WhoAmIResponse) -> None:
+    def __init__(
+        self, accounts: Accounts, ledger: Ledger, published: Mapping[Role, pb.WhoAmIResponse]
+    ) -> None:
         self._accounts = accounts
         self._ledger = ledger
         self._published = published
@@ -50,7 +55,7 @@ class AccountServicer:
             email=identity.email,
             api_key=messages.api_key(identity.api_key),
         )
-        answer.MergeFrom(self._published)
+        answer.MergeFrom(self._published[call.caller.role])
         return answer
 
     async def CreateApiKey(self, request: pb.CreateApiKeyRequest, call: Call) -> pb.CreateApiKeyResponse:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # What a call over a unix socket comes from.
 LOCAL = "127.0.0.1"
+# Whom a proxy on this machine names in a way that cannot be read: all of them are one.
+SOMEBODY = "0.0.0.0"  # noqa: S104 - nobody listens there
 
 
 def address_of(peer: str, forwarded_for: str, trusted: Networks) -> str:
@@ -30,25 +32,40 @@ def address_of(peer: str, forwarded_for: str, trusted: Networks) -> str:
     address = unquote(rest).rpartition(":")[0].strip("[]").partition("%")[0]
     if not trusted or not _within(address, trusted):
         return address
-    for hop in reversed(forwarded_for.split(",")):
-        seen = hop.strip()
-        if not _is_address(seen):
-            break
+    for hop in reversed([hop for hop in forwarded_for.split(",") if hop.strip()]):
+        seen = _address_in(hop)
+        if seen is None or (_is_loopback(seen) and not _is_loopback(address)):
+            # Whoever it was, it was not this machine: that is exempt from limits.
+            return SOMEBODY if _is_loopback(address) else address
         address = seen
         if not _within(address, trusted):
             break
     return address
 
 
-def _is_address(text: str) -> bool:
+def _address_in(hop: str) -> str | None:
+    """The address in a hop, which proxies write with a port, brackets or quotes; None where there is none."""
+    text = hop.strip().strip('"')
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    text = text.partition("%")[0]
     try:
         ipaddress.ip_address(text)
     except ValueError:
-        return False
-    return True
+        return None
+    return text
+
+
+def _is_loopback(address: str) -> bool:
+    return _unmapped(address).is_loopback
+
+
+def _unmapped(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    parsed = ipaddress.ip_address(address)
+    return getattr(parsed, "ipv4_mapped", None) or parsed
 
 
 def _within(address: str, networks: Networks) -> bool:
-    parsed = ipaddress.ip_address(address)
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return any((mapped or parsed) in network for network in networks)
+    return any(_unmapped(address) in network for network in networks)

@@ -51,12 +51,29 @@ class Buckets:
             if len(self._buckets) > REMEMBERED_ACCOUNTS:
                 self._forget(now)
             return
-        tokens = min(bucket[0] + (now - bucket[1]) * rate.per_second, rate.burst)
-        bucket[1] = now
+        bucket[0] = self._filled(bucket, rate, now)
+        bucket[1] = max(bucket[1], now)
+        self._refuse_empty(bucket[0], rate)
+        bucket[0] -= 1.0
+
+    def check(self, holder: int | str, rate: Rate, now: float) -> None:
+        """See that there is one to take.
+
+        :raises RateLimited: when the bucket is empty.
+        """
+        bucket = self._buckets.get(holder)
+        if bucket is not None:
+            self._refuse_empty(self._filled(bucket, rate, now), rate)
+
+    @staticmethod
+    def _filled(bucket: list[float], rate: Rate, now: float) -> float:
+        # A call that waited for its key to be looked up brings the time at which it began.
+        return min(bucket[0] + max(0.0, now - bucket[1]) * rate.per_second, rate.burst)
+
+    @staticmethod
+    def _refuse_empty(tokens: float, rate: Rate) -> None:
         if tokens < 1.0:
-            bucket[0] = tokens
             raise RateLimited(limit=rate.per_second, retry_after_seconds=(1.0 - tokens) / rate.per_second)
-        bucket[0] = tokens - 1.0
 
     def _forget(self, now: float) -> None:
         full = [
@@ -69,34 +86,34 @@ class Buckets:
 
 
 class Streams:
-    """How many streams each account has open."""
+    """How many streams each account has open, and each address without a key."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._open: dict[int, int] = {}
+        self._open: dict[int | str, int] = {}
 
     @property
     def total(self) -> int:
         """How many are open in all."""
         return sum(self._open.values())
 
-    def enter(self, account_id: int) -> None:
+    def enter(self, holder: int | str) -> None:
         """Count one more.
 
-        :raises RateLimited: when the account has as many as it may.
+        :raises RateLimited: when there are as many as may be.
         """
-        count = self._open.get(account_id, 0)
+        count = self._open.get(holder, 0)
         if count >= self._limit:
             raise RateLimited(limit=self._limit)
-        self._open[account_id] = count + 1
+        self._open[holder] = count + 1
 
-    def leave(self, account_id: int) -> None:
+    def leave(self, holder: int | str) -> None:
         """Count one less."""
-        count = self._open[account_id] - 1
+        count = self._open[holder] - 1
         if count:
-            self._open[account_id] = count
+            self._open[holder] = count
         else:
-            del self._open[account_id]
+            del self._open[holder]
 
 
 def seconds(value: float) -> int:

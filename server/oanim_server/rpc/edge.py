@@ -23,7 +23,7 @@ from oanim_server.rpc.metrics import CallCounts
 from oanim_server.rpc.roles import TABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from google.protobuf.descriptor import ServiceDescriptor
 
@@ -41,6 +41,8 @@ _ENVELOPE_BYTES = 1 << 10
 _UPLOADS = frozenset({"GenerateService/UploadInput"})
 # Streams that no work of the server's ends: they are ended when it begins to drain.
 _ENDLESS = frozenset({"WalletService/WatchWallet", "CheckoutService/WatchCheckout"})
+# Streams that follow work which goes on without them, here or in the next life.
+_FOLLOWING = frozenset({"GenerateService/Generate"})
 
 
 class Limits(NamedTuple):
@@ -89,6 +91,25 @@ class Edge(grpc.GenericRpcHandler):
                     handler=HANDLERS[method.client_streaming, method.server_streaming],
                     counts=self.counts.of(name),
                     endless=name in _ENDLESS,
+                    following=name in _FOLLOWING,
+                )
+            )
+
+    def serve_anyone(self, service: ServiceDescriptor, servicer: object, *, always: bool = False) -> None:
+        """Serve a service that is not the contract's, without a key; `always`: also full, and draining."""
+        for method in service.methods:
+            name = f"{service.name}/{method.name}"
+            self.add(
+                Method(
+                    path=f"/{service.full_name}/{method.name}",
+                    name=name,
+                    roles=None,
+                    parse=GetMessageClass(method.input_type).FromString,
+                    limit_bytes=MESSAGE_BYTES,
+                    answer=getattr(servicer, method.name),
+                    handler=HANDLERS[method.client_streaming, method.server_streaming],
+                    counts=self.counts.of(name),
+                    always=always,
                 )
             )
 
@@ -120,16 +141,29 @@ class Edge(grpc.GenericRpcHandler):
             for token in {stream.token for stream in self.open_streams if stream.token}:
                 await self._check(token)
 
-    async def drain(self, seconds: float) -> None:
-        """Refuse new calls, end the streams that would not end, and let the others finish."""
+    async def drain(self, seconds: float, quiet: Callable[[], Awaitable[None]]) -> None:
+        """Refuse new calls, end the streams that would not end, and let the others finish.
+
+        :param quiet: returns when the work that goes on without its calls needs this process no more; the
+            streams that follow it are ended then.
+        """
         self.draining = True
-        for stream in list(self.open_streams):
-            if stream.method.endless:
-                stream.end(Draining())
+        self._end(lambda method: method.endless)
+        following = asyncio.create_task(self._end_following(quiet), name="streams that follow work")
         await self._wait(seconds)
-        for stream in list(self.open_streams):
-            stream.end(Draining())
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        self._end(lambda _method: True)
         await self._wait(1.0)
+
+    async def _end_following(self, quiet: Callable[[], Awaitable[None]]) -> None:
+        await quiet()
+        self._end(lambda method: method.following)
+
+    def _end(self, which: Callable[[Method], bool]) -> None:
+        for stream in list(self.open_streams):
+            if which(stream.method):
+                stream.end(Draining())
 
     async def _wait(self, seconds: float) -> None:
         if self.counts.in_flight:

@@ -1,4 +1,4 @@
-"""One call from its first byte to its status, in the three shapes that calls have.
+"""One call from its first byte to its status, in the four shapes that calls have.
 
 A handler is made for each call and is the `Call` that its servicer gets. Whatever happens, cancellation
 included, the call is counted, logged, and leaves the lists of what is open.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import grpc
 from google.protobuf.message import DecodeError
 
+from oanim_server.accounts.refusals import KeyInvalid
 from oanim_server.database.engine import is_away, is_conflict
 from oanim_server.ledger.refusals import (
     Conflict,
@@ -39,12 +40,16 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+    from oanim_server.accounts.authenticator import Authenticator
+    from oanim_server.accounts.values import Caller
     from oanim_server.rpc.edge import Edge
     from oanim_server.rpc.metrics import MethodCounts
     from oanim_server.rpc.roles import Roles
 
 log = logging.getLogger(__name__)
 
+# How long a stream that is ended may take to send the message that it is sending.
+WRITE_SECONDS = 1.0
 # How long a unary call that names no deadline may take.
 UNARY_SECONDS = 60.0
 _TOO_LATE = Answer(
@@ -68,12 +73,16 @@ class Method(NamedTuple):
     counts: MethodCounts
     # No work of the server's ends it.
     endless: bool = False
+    # The work that it follows goes on without it.
+    following: bool = False
+    # Answered by a server that is full or draining, too.
+    always: bool = False
 
 
 class Handler(Call):
     """What the shapes have in common. A subclass says how requests become answers."""
 
-    __slots__ = ("_ended_by", "_task", "edge", "method", "token")
+    __slots__ = ("_ended_by", "_task", "_writing", "edge", "method", "token")
 
     # For grpc: bytes come in and go out, so that what cannot be parsed is refused by us.
     request_deserializer: ClassVar[None] = None
@@ -86,6 +95,7 @@ class Handler(Call):
         self.token = ""
         self._ended_by: Refusal | None = None
         self._task: asyncio.Task[Any] | None = None
+        self._writing = False
 
     async def respond(self, source: Any) -> bytes | None:
         """Answer; `source` is the request in bytes, or the stream of them."""
@@ -106,8 +116,8 @@ class Handler(Call):
                 status = self._status(refusal)
                 code = status.code.name
             except asyncio.CancelledError:
-                if self._ended_by is None or self._task is None:
-                    # The caller hung up or its deadline passed: nobody reads an answer.
+                if self._ended_by is None or self._task is None or self._writing:
+                    # The caller hung up, its deadline passed, or it takes nothing: nobody reads an answer.
                     code = "DEADLINE_EXCEEDED" if context.time_remaining() == 0 else "CANCELLED"
                     raise
                 self._task.uncancel()
@@ -132,6 +142,25 @@ class Handler(Call):
         """End an open stream with a refusal."""
         if self._ended_by is None and self._task is not None:
             self._ended_by = refusal
+            if self._writing:
+                # A status cannot be sent while a message is: its end is waited for, but not for ever.
+                asyncio.get_running_loop().call_later(WRITE_SECONDS, self._cut)
+            else:
+                self._task.cancel()
+
+    async def write(self, response: Message) -> None:
+        """Send a message of a stream.
+
+        :raises Refusal: when the stream was ended meanwhile.
+        """
+        self._writing = True
+        await self.context.write(response.SerializeToString())
+        self._writing = False
+        if self._ended_by is not None:
+            raise self._ended_by
+
+    def _cut(self) -> None:
+        if self._writing and self._task is not None:
             self._task.cancel()
 
     def parsed(self, raw: bytes) -> Message:
@@ -153,18 +182,20 @@ class Handler(Call):
     @contextmanager
     def open(self) -> Iterator[None]:
         """Count an open stream, and make it one that can be ended."""
-        account_id = self.caller.account_id if self.method.roles is not None else None
+        holder: int | str | None = None
+        if self.edge.authenticator is not None:
+            holder = self.address if self.method.roles is None else self.caller.account_id
         streams = self.edge.streams
-        if account_id is not None:
-            streams.enter(account_id)
+        if holder is not None:
+            streams.enter(holder)
         self._task = asyncio.current_task()
         self.edge.open_streams.add(self)
         try:
             yield
         finally:
             self.edge.open_streams.discard(self)
-            if account_id is not None:
-                streams.leave(account_id)
+            if holder is not None:
+                streams.leave(holder)
 
     def _read_headers(self) -> None:
         request_id = ""
@@ -180,20 +211,38 @@ class Handler(Call):
     async def _admit(self, now: float) -> None:
         """Authenticate, authorise, limit: in this order, before a byte of the request is looked at."""
         edge = self.edge
-        if edge.draining:
-            raise Draining
-        if edge.counts.in_flight > edge.limits.calls_in_flight:
-            raise Overloaded
+        if not self.method.always:
+            if edge.draining:
+                raise Draining
+            if edge.counts.in_flight > edge.limits.calls_in_flight:
+                raise Overloaded
         roles = self.method.roles
         if edge.authenticator is None:
             return
         if roles is None:
             edge.buckets.take(self.address, edge.limits.keyless, now)
             return
-        caller = self.caller = await edge.authenticator.authenticate(self.token)
+        caller = edge.authenticator.peek(self.token)
+        if caller is None:
+            caller = await self._looked_up(edge.authenticator, now)
+        self.caller = caller
+        if edge.draining:
+            # Meanwhile; the streams that are open by now were told, and this one is not.
+            raise Draining
         if caller.role not in roles:
             raise WrongRole(caller.role)
         edge.buckets.take(caller.account_id, edge.limits.rates[caller.role], now)
+
+    async def _looked_up(self, authenticator: Authenticator, now: float) -> Caller:
+        """The caller of a key that is not remembered; one that nobody knows counts for its address."""
+        buckets, keyless = self.edge.buckets, self.edge.limits.keyless
+        # Before the key is looked up: guesses must not take that from those who have one.
+        buckets.check(self.address, keyless, now)
+        try:
+            return await authenticator.authenticate(self.token)
+        except KeyInvalid:
+            buckets.take(self.address, keyless, now)
+            raise
 
     def _known(self, error: Exception) -> Refusal:
         """What an exception that is no refusal means to the caller."""
@@ -262,26 +311,47 @@ class UnaryStream(Handler):
             # Closed here and now, also when the caller hangs up: what it holds must not wait for a collector.
             async with aclosing(self.method.answer(request, self)) as responses:
                 async for response in responses:
-                    await self.context.write(response.SerializeToString())
+                    await self.write(response)
 
 
-class StreamUnary(Handler):
-    """Requests until the caller has sent all, then an answer."""
+class Streaming(Handler):
+    """What those have in common that take a stream of requests."""
 
     __slots__ = ()
     request_streaming: ClassVar[bool] = True
+
+    async def requests(self, source: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+        """Each request as it arrives."""
+        async for raw in source:
+            yield self.parsed(raw)
+
+
+class StreamUnary(Streaming):
+    """Requests until the caller has sent all, then an answer."""
+
+    __slots__ = ()
     response_streaming: ClassVar[bool] = False
     stream_unary = Handler.handle
 
     async def respond(self, source: AsyncIterator[bytes]) -> bytes:
         with self.open():
-            response = await self.method.answer(self._requests(source), self)
+            response = await self.method.answer(self.requests(source), self)
         serialized: bytes = response.SerializeToString()
         return serialized
 
-    async def _requests(self, source: AsyncIterator[bytes]) -> AsyncIterator[Message]:
-        async for raw in source:
-            yield self.parsed(raw)
+
+class StreamStream(Streaming):
+    """Requests and answers until the caller has sent all and every answer was given."""
+
+    __slots__ = ()
+    response_streaming: ClassVar[bool] = True
+    stream_stream = Handler.handle
+
+    async def respond(self, source: AsyncIterator[bytes]) -> None:
+        with self.open():
+            async with aclosing(self.method.answer(self.requests(source), self)) as responses:
+                async for response in responses:
+                    await self.write(response)
 
 
 # By (the client streams, the server streams).
@@ -289,4 +359,5 @@ HANDLERS: dict[tuple[bool, bool], type[Handler]] = {
     (False, False): UnaryUnary,
     (False, True): UnaryStream,
     (True, False): StreamUnary,
+    (True, True): StreamStream,
 }

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from oanim_server.ledger.operations import Commit, Extend, Release, Reserve
-from oanim_server.ledger.refusals import InvalidField
-from oanim_server.ledger.values import Line
-from oanim_server.pricing.refusals import UnknownModel
+from oanim_server.ledger.operations import Commit, Extend, Refused, Release, Reserve
+from oanim_server.ledger.refusals import InvalidField, Refusal
 from oanim_server.rpc import shape
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-    from oanim_server.ledger.refusals import Refusal
-    from oanim_server.ledger.values import Outcome
     from oanim_server.pricing.prices import Prices
     from oanim_server.rpc.call import Call
     from openanimate.metering.v1 import wallet_service_pb2
 
 
 async def reserve(request: wallet_service_pb2.ReserveRequest, call: Call, prices: Prices) -> Reserve:
-    """A Reserve, with its line priced."""
+    """A Reserve, with its line priced; what cannot be priced is refused at its turn, after its key."""
     fields: dict[str, Any] = {
         "wallet_id": call.account(request.account_id),
         "caller": call.caller.account_id,
@@ -36,25 +30,12 @@ async def reserve(request: wallet_service_pb2.ReserveRequest, call: Call, prices
         return Reserve(**fields, amount_micros=shape.amount("amount_micros", request.amount_micros))
     model = shape.model("line.model", request.line.model)
     quantity = shape.quantity("line.quantity", request.line.quantity)
+    fields["asked"] = (model, quantity)
     try:
         quote = await prices.quote_quantity(model, quantity)
-    except UnknownModel as refusal:
-        asked = Line(0, model, "", "", "", 0, 1, quantity)
-        return Reserve(**fields, amount_micros=1, line=asked, companion=_Refused(refusal))
+    except Refusal as refusal:
+        return Reserve(**fields, amount_micros=1, companion=Refused(refusal))
     return Reserve(**fields, amount_micros=quote.amount_micros, line=quote.line)
-
-
-class _Refused:
-    """Refuses an operation at its turn: a key that was used while the model was known is answered first."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        self._refusal = refusal
-
-    def load(self, connection: Connection, now: int) -> None:
-        raise self._refusal.again()
-
-    def write(self, connection: Connection, outcome: Outcome) -> None:
-        raise NotImplementedError
 
 
 def commit(request: wallet_service_pb2.CommitRequest, call: Call) -> Commit:

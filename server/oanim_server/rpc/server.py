@@ -1,7 +1,7 @@
 """gRPC servers: the one for the network, and the one on the local socket that only its owner can open.
 
-Foreign services (health, reflection) are handed to grpc as generic handlers alone: a registered method
-would make every call of ours wait on one future more.
+Foreign services (health, reflection) enter through the edge like ours: whoever needs no key would otherwise
+fill the server with streams that nothing counts.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from oanim_server.rpc import health
 from oanim_server.rpc.roles import check_complete
 from openanimate.metering.v1 import (
     account_service_pb2,
@@ -26,11 +26,12 @@ from openanimate.metering.v1 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from google.protobuf.descriptor import ServiceDescriptor
 
+    from oanim_server.rpc.call import Call
     from oanim_server.rpc.edge import Edge
 
 SERVICES: tuple[ServiceDescriptor, ...] = tuple(
@@ -49,6 +50,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = tuple(
 # Above what the edge refuses with a reason: beyond it grpc refuses without one.
 _RECEIVE_BYTES = 4 << 20
 _MORE_CALLS = 1_000
+_REFLECTION = cast("ServiceDescriptor", reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"])
 # A path of a unix socket has room for so many bytes.
 _SOCKET_PATH_BYTES = 100
 
@@ -74,12 +76,12 @@ class RpcServer:
             edge.serve(service, servicers[service.name])
         self._edge = edge
         self._server = _server(edge, streams_per_connection)
-        self._health = health.aio.HealthServicer()
-        self._names = [service.full_name for service in SERVICES]
-        foreign = _GenericOnly(self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, foreign)  # type: ignore[arg-type]
+        names = [service.full_name for service in SERVICES]
+        self._health = health.HealthServicer(names)
+        edge.serve_anyone(health.SERVICE, self._health, always=True)
         if with_reflection:
-            _add_reflection([*self._names, health.SERVICE_NAME], foreign)
+            described = [*names, health.SERVICE.full_name, _REFLECTION.full_name]
+            edge.serve_anyone(_REFLECTION, _Reflection(described))
 
     def listen(self, host: str, port: int, certificate: tuple[bytes, bytes] | None) -> int:
         """Take a port, with TLS where there is a certificate (key, chain); answers the port.
@@ -99,15 +101,13 @@ class RpcServer:
 
     async def start(self) -> None:
         """Serve."""
-        for name in self._names:
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         await self._server.start()
         self._watching = asyncio.create_task(self._edge.watch_keys(), name="keys of open streams")
 
-    async def stop(self, drain_seconds: float) -> None:
-        """Say that it is going, let work in flight finish, stop."""
-        await self._health.enter_graceful_shutdown()
-        await self._edge.drain(drain_seconds)
+    async def stop(self, drain_seconds: float, quiet: Callable[[], Awaitable[None]]) -> None:
+        """Say that it is going, let work in flight finish, stop. `quiet` is as in `Edge.drain`."""
+        self._health.stop()
+        await self._edge.drain(drain_seconds, quiet)
         await self._server.stop(0.5)
         self._watching.cancel()
         await asyncio.gather(self._watching, return_exceptions=True)
@@ -145,17 +145,16 @@ class LocalServer:
         self._path.unlink(missing_ok=True)
 
 
-class _GenericOnly:
-    """Stands in for a server where generated code adds a service: takes the generic handler alone."""
+class _Reflection:
+    """Reflection as the edge calls its servicers."""
 
-    def __init__(self, server: grpc.aio.Server) -> None:
-        self._server = server
+    def __init__(self, names: Iterable[str]) -> None:
+        self._servicer = reflection.aio.ReflectionServicer(names)
 
-    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        self._server.add_generic_rpc_handlers(handlers)
-
-    def add_registered_method_handlers(self, service_name: str, method_handlers: object) -> None:
-        pass
+    def ServerReflectionInfo(
+        self, requests: AsyncIterator[reflection_pb2.ServerReflectionRequest], call: Call
+    ) -> Any:
+        return self._servicer.ServerReflectionInfo(requests, call.context)
 
 
 def _server(edge: Edge, streams_per_connection: int) -> grpc.aio.Server:
@@ -173,11 +172,6 @@ def _server(edge: Edge, streams_per_connection: int) -> grpc.aio.Server:
     )
     server.add_generic_rpc_handlers((edge,))
     return server
-
-
-def _add_reflection(names: Sequence[str], server: _GenericOnly) -> None:
-    servicer = reflection.aio.ReflectionServicer([*names, reflection.SERVICE_NAME])
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
 
 
 @contextmanager

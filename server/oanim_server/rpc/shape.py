@@ -37,6 +37,9 @@ _MAX_NUMBER = 2**63 - 1
 _MAX_OFFSET = 2**31 - 1
 
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
+_FIRST_DAY = date.min.toordinal() - _EPOCH_DAY
+# What a row's number may be.
+_LAST_NUMBER = (1 << 63) - 1
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 # What Timestamp may hold: the years 1 to 9999.
 _FIRST_SECOND = -62_135_596_800
@@ -158,6 +161,8 @@ def _page_number(token: str, most: int) -> int:
         number = base64.urlsafe_b64decode(token.encode("ascii") + b"==")
         if not number.isdigit() or page_token(int(number)) != token or int(number) > most:
             raise ValueError(token)
+        if int(number) > _LAST_NUMBER:
+            raise ValueError(token)
     except (ValueError, binascii.Error):
         raise InvalidField(
             field="page_token", description="it is not the next_page_token of a former page"
@@ -197,7 +202,7 @@ def instant(field: str, value: Timestamp) -> int:
 def days(first: str, last: str, default_span: int) -> tuple[int, int]:
     """A range of UTC days since 1970, both ends included; an empty end has its default."""
     to = _day("last_day", last) if last else datetime.now(UTC).date().toordinal() - _EPOCH_DAY
-    since = _day("first_day", first) if first else to - default_span
+    since = _day("first_day", first) if first else max(to - default_span, _FIRST_DAY)
     if since > to:
         raise InvalidField(field="first_day", description="it is after the last day")
     return since, to

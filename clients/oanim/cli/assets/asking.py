@@ -19,6 +19,17 @@ if TYPE_CHECKING:
 
 # What the contract allows an input.
 _MAX_INPUT_BYTES = 64 * 1024
+# Which option a field of an input comes from, where their names differ.
+_OPTIONS = {"images": "in", "num_images": "count", "text": "prompt"}
+# Which categories a command is for; what is listed under `other` is for whoever asks for it.
+_COMMANDS = {
+    "image": "gen-image",
+    "edit": "edit-image",
+    "background": "remove-bg",
+    "upscale": "upscale",
+    "video": "gen-video",
+    "audio": "gen-audio",
+}
 
 
 def image(model: str | None, *, prompt: str, count: int | None, size: str | None) -> Asked:
@@ -72,7 +83,7 @@ def raw(model: str, source: str) -> Asked:
     try:
         parse_input(text)
     except InvalidInput as error:
-        raise Failure(f"--input {error.description}.", USAGE) from error
+        raise Failure(f"--input: {error.description}.", USAGE) from error
     return Asked(_model(model, ""), lambda _: text)
 
 
@@ -88,9 +99,11 @@ def _asked(
         model, lambda names: json.dumps(build(names), ensure_ascii=False), pictures=seen, count=count or 1
     )
     try:
-        asked.quotable_input()
+        text = asked.quotable_input()
     except InvalidInput as error:
-        raise Failure(f"--{error.field} {error.description}.", USAGE) from error
+        raise Failure(f"--{_OPTIONS.get(error.field, error.field)}: {error.description}.", USAGE) from error
+    if len(text.encode()) > _MAX_INPUT_BYTES:
+        raise Failure("--prompt: it is longer than the 64 KB that an input may have.", USAGE)
     return asked
 
 
@@ -101,9 +114,13 @@ def _model(model: str | None, category: str) -> str:
     if model is None and usual is not None:
         return usual.model
     try:
-        return catalogue.canonical(model or "")
+        name = catalogue.canonical(model or "")
     except InvalidInput as error:
-        raise Failure(f"MODEL {error.description}. The models there are: oanim pricing", USAGE) from error
+        raise Failure(f"MODEL: {error.description}. The models there are: oanim pricing", USAGE) from error
+    listed = catalogue.price(name)
+    if category and listed is not None and listed.category in _COMMANDS and listed.category != category:
+        raise Failure(f"--model: {name} is for {_COMMANDS[listed.category]}.", USAGE)
+    return name
 
 
 def _text(source: str) -> str:
@@ -111,18 +128,21 @@ def _text(source: str) -> str:
     try:
         if source in ("-", "@-"):
             content = sys.stdin.buffer.read(_MAX_INPUT_BYTES + 1)
+        elif source == "@":
+            raise Failure("--input: a file's name goes after @.", USAGE)
         elif source.startswith("@"):
             with Path(source[1:]).open("rb") as file:
                 content = file.read(_MAX_INPUT_BYTES + 1)
         else:
             content = source.encode()
     except OSError as error:
-        raise Failure(f"--input: {source[1:]} cannot be read: {error.strerror}.", USAGE) from error
+        what = source[1:] if source.startswith("@") else "standard input"
+        raise Failure(f"--input: {what} cannot be read: {error.strerror}.", USAGE) from error
     except UnicodeEncodeError as error:
-        raise Failure("--input is not UTF-8.", USAGE) from error
+        raise Failure("--input: it is not UTF-8.", USAGE) from error
     if len(content) > _MAX_INPUT_BYTES:
-        raise Failure("--input is longer than 64 KB, which is the most that is taken.", USAGE)
+        raise Failure("--input: it is longer than the 64 KB that an input may have.", USAGE)
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise Failure("--input is not UTF-8.", USAGE) from error
+        raise Failure("--input: it is not UTF-8.", USAGE) from error

@@ -19,6 +19,7 @@ from oanim.cli.command import answering, key_option, opened
 from oanim.cli.failures import Failure
 from oanim.cli.money import MICROS_PER_USD, dollars
 from oanim.cli.showing import Answer
+from oanim_models.quantities import MAX_QUANTITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,15 +30,17 @@ _FAL_KEY_VARIABLE = "ANIMATE_FAL_KEY"
 _FAL_URL_VARIABLE = "ANIMATE_FAL_URL"
 _ASKED_ABOVE_MICROS = MICROS_PER_USD
 
-_out = click.option("--out", type=click.Path(path_type=Path), help="The file, or folder, for what is made.")
+_out = click.option("--out", help="The file for what is made, or a folder: newdir/")
 _model = click.option("--model", help="The model, instead of the usual one: oanim pricing")
 _prompt = click.option("--prompt", required=True, help="What to make.")
 _picture = click.option(
     "--in", "pictures", type=click.Path(path_type=Path), required=True, help="A picture: PNG, JPEG or WebP."
 )
-_count = click.option("--count", type=click.IntRange(1), help="How many: out-1.png, out-2.png, ...")
+_count = click.option(
+    "--count", type=click.IntRange(1, MAX_QUANTITY), help="How many: out-1.png, out-2.png, ..."
+)
 _size = click.option("--size", help="1280x720, or square_hd, landscape_16_9 and the like.")
-_duration = click.option("--duration", type=click.IntRange(1), help="How long, in seconds.")
+_duration = click.option("--duration", type=click.IntRange(1, MAX_QUANTITY), help="How long, in seconds.")
 
 
 @contextmanager
@@ -64,7 +67,7 @@ def paid(function: Callable[..., Asked]) -> Callable[..., None]:
     @key_option
     @answering
     @functools.wraps(function)
-    def run(*, out: Path | None, only_quote: bool, yes: bool, key: str | None, **options: Any) -> Answer:
+    def run(*, out: str | None, only_quote: bool, yes: bool, key: str | None, **options: Any) -> Answer:
         from oanim.keys import new_key
 
         present = session.current()
@@ -72,10 +75,10 @@ def paid(function: Callable[..., Asked]) -> Callable[..., None]:
         with studio() as open_studio:
             if only_quote:
                 return _shown(open_studio.quote(asked), asked)
-            destination = Destination(out, numbered=asked.count > 1)
-            destination.prepare()
             if not yes and sys.stdin.isatty():
                 _ask(open_studio.quote(asked), asked)
+            destination = Destination.named(out, numbered=asked.count > 1)
+            destination.prepare()
             work = Work(asked, destination, key or new_key(), key_is_given=key is not None)
             with progress.shown() as shown:
                 return open_studio.make(work, present, shown)
@@ -174,16 +177,17 @@ def run(*, model: str, source: str) -> Asked:
 @click.argument("generation_id", metavar="ID")
 @_out
 @answering
-def get(*, generation_id: str, out: Path | None) -> Answer:
+def get(*, generation_id: str, out: str | None) -> Answer:
     """Wait for work that was started before, and download what it made."""
-    destination = Destination(out)
+    destination = Destination.named(out)
     destination.prepare()
     with studio() as open_studio, progress.shown() as shown:
         return open_studio.get(generation_id, destination, shown)
 
 
 def _shown(quote: Quote, asked: Asked) -> Answer:
-    return Answer(data=quote.data, lines=[f"{dollars(quote.amount_micros)} with {asked.model}"])
+    lines = [f"{dollars(quote.amount_micros)} with {asked.model}"]
+    return Answer(data=quote.data, lines=lines, notes=quote.notes)
 
 
 def _ask(quote: Quote, asked: Asked) -> None:

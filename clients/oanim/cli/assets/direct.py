@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from oanim.cli.assets import spending
 from oanim.cli.assets.body import Body, fingerprint
-from oanim.cli.assets.fetching import fetch, is_loopback
-from oanim.cli.assets.files import Named, how_to_get
+from oanim.cli.assets.fetching import Gone, fetch, is_loopback
+from oanim.cli.assets.files import Named, how_to_get, misnamed
 from oanim.cli.assets.following import Following, lost
 from oanim.cli.assets.work import Quote
 from oanim.cli.failures import INTERRUPTED, USAGE, Failure
-from oanim.cli.money import dollars
+from oanim.cli.interruption import interruption
+from oanim.cli.money import MAX_AMOUNT_MICROS, dollars
 from oanim.cli.showing import Answer
 from oanim_models import catalogue, fal, inputs
 from oanim_models.quantities import InvalidInput, charge_micros, parse_input, quantity_of
@@ -41,7 +42,8 @@ class Direct:
         """Price the work at the published prices; what fal.ai bills is fal.ai's business."""
         price, quantity, amount = _priced(asked)
         data = {"model": price.model, "amount_micros": amount, "quantity": quantity, "unit": price.unit}
-        return Quote(amount, {**data, "billed_by": "fal"})
+        note = "this is the list price; fal.ai bills the work to you, at its own."
+        return Quote(amount, {**data, "billed_by": "fal"}, notes=(note,))
 
     def make(self, work: Work, session: Session, progress: Progress) -> Answer:
         """Have the work done, once, and download what it made."""
@@ -93,7 +95,7 @@ class Direct:
     async def _delivered(self, following: Following, destination: Destination, progress: Progress) -> Answer:
         """Wait for the job to end, and download what it made."""
         job = following.job
-        progress.now(f"accepted as {job.request_id}")
+        progress.note(f"accepted as {job.request_id}")
         result = await following.result()
         outputs = inputs.outputs(result.output)
         kinds = [Named(output.content_type, output.file_name) for output in outputs]
@@ -115,20 +117,31 @@ class Direct:
                 f"Billed to you by fal.ai; the list price is {dollars(job.charged_micros)}.",
                 f"Job {job.request_id}",
             ],
-            notes=_notes(result, files),
+            notes=_notes(result, files, kinds),
+            if_unread=f"Job {job.request_id} is made, and fal.ai bills it.",
         )
 
 
 def _run(done: Coroutine[None, None, Answer], following: Following, destination: Destination) -> Answer:
     job = following.job
     try:
-        return asyncio.run(done)
-    except KeyboardInterrupt:
+        return asyncio.run(_cancelled_by_interruption(done))
+    except (KeyboardInterrupt, asyncio.CancelledError):
         raise _interrupted(following, destination) from None
+    except Gone as error:
+        error.add_note("It was made, and fal.ai bills it all the same.")
+        raise
     except (Failure, OSError) as error:
         if job.request_id and not following.has_failed:
             error.add_note(how_to_get(job.request_id, destination))
         raise
+
+
+async def _cancelled_by_interruption(done: Coroutine[None, None, Answer]) -> Answer:
+    """An exception in the middle of the event loop, or of what it calls, could be lost."""
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(done)
+    with interruption.calls(lambda: loop.call_soon_threadsafe(task.cancel)):
+        return await task
 
 
 def _priced(asked: Asked) -> tuple[catalogue.Price, int, int]:
@@ -139,11 +152,16 @@ def _priced(asked: Asked) -> tuple[catalogue.Price, int, int]:
         quantity = quantity_of(price, parse_input(asked.quotable_input()))
     except InvalidInput as error:
         raise Failure(f"{error}.", USAGE) from error
-    return price, quantity, charge_micros(price.amount_micros, price.base_quantity, quantity)
+    amount = charge_micros(price.amount_micros, price.base_quantity, quantity)
+    if amount > MAX_AMOUNT_MICROS:
+        raise Failure(
+            f"this would cost {dollars(amount)}, and {dollars(MAX_AMOUNT_MICROS)} is the most at once.", USAGE
+        )
+    return price, quantity, amount
 
 
-def _notes(result: fal.Result, files: list[Path]) -> list[str]:
-    notes = [] if files else ["the model made no file."]
+def _notes(result: fal.Result, files: list[Path], kinds: list[Named]) -> list[str]:
+    notes = misnamed(files, kinds) if files else ["the model made no file."]
     # Our own stand-in for fal.ai says so in its results.
     return [*notes, "a sandbox made this, not the model."] if result.output.get("sandbox") else notes
 

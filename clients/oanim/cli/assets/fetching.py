@@ -24,6 +24,10 @@ _REDIRECTIONS = 5
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 
 
+class Gone(Failure):
+    """What was made is no longer there to be had."""
+
+
 def is_loopback(url: str) -> bool:
     """Whether an address is on this machine."""
     host = httpx.URL(url).host
@@ -56,7 +60,7 @@ async def fetch(url: str, path: Path, *, from_loopback: bool) -> None:
 
 async def _write(answer: httpx.Response, path: Path) -> None:
     if answer.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
-        raise Failure(f"{path} could not be downloaded: fal.ai no longer keeps it.")
+        raise Gone(f"{path} could not be downloaded: fal.ai no longer keeps it.")
     if answer.status_code != HTTPStatus.OK:
         raise Failure(f"{path} could not be downloaded (status {answer.status_code}).")
     with whole(path) as file:

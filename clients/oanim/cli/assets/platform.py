@@ -6,18 +6,29 @@ Once the service has said `accepted`, nothing that happens here loses the work: 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from oanim.cli.assets import uploads
-from oanim.cli.assets.files import Named, how_to_get, whole
+from oanim.calls import generation as calls
+from oanim.cli import credentials
+from oanim.cli.assets import attempts
+from oanim.cli.assets.attempts import Attempt
+from oanim.cli.assets.files import Named, how_to_get, misnamed, whole
 from oanim.cli.assets.work import Quote
 from oanim.cli.billing.balance import low_balance
-from oanim.cli.failures import INTERRUPTED, Failure
+from oanim.cli.failures import AWAY, INTERRUPTED, Failure
 from oanim.cli.messages import plain
 from oanim.cli.money import dollars
 from oanim.cli.repeating import unknown
 from oanim.cli.showing import Answer
-from oanim.errors import InsufficientCredits, LimitExceeded, OanimError, SpendLimitExceeded
+from oanim.errors import (
+    AccountFrozen,
+    InsufficientCredits,
+    LimitExceeded,
+    OanimError,
+    OutputGone,
+    SpendLimitExceeded,
+)
 from openanimate.metering.v1.generate_service_pb2 import GenerationState
 from openanimate.metering.v1.reservation_pb2 import SpendScope
 
@@ -25,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import TypeAlias
 
+    from oanim.calls.call import StreamedCall
     from oanim.cli.assets.files import Destination
     from oanim.cli.assets.work import Asked, Work
     from oanim.cli.progress import Progress
@@ -41,7 +53,10 @@ if TYPE_CHECKING:
     _Ended: TypeAlias = GenerationSucceeded | GenerationFailed | GenerationCancelled
 
 _POLL_S = 1.0
-_REMEMBERED = (InsufficientCredits, SpendLimitExceeded, LimitExceeded)
+# How long the service may be away while the work runs before we give up watching it.
+_PATIENCE_S = 120.0
+# The service answers these again, to the same key, for 30 days.
+_REMEMBERED = (AccountFrozen, InsufficientCredits, SpendLimitExceeded, LimitExceeded)
 _RUNNING = (GenerationState.GENERATION_STATE_QUEUED, GenerationState.GENERATION_STATE_RUNNING)
 
 
@@ -58,8 +73,16 @@ class Platform:
 
     def make(self, work: Work, session: Session, progress: Progress) -> Answer:
         """Have the work done, and download what it made."""
-        input_json = work.asked.write_input(self._references(work, progress))
-        ended, replayed = self._generate(work, input_json, session, progress)
+        attempt, is_new = self._attempt(work, session, progress)
+        try:
+            ended, replayed = self._generate(work, attempt, progress)
+        except OanimError as error:
+            is_known = work.key_is_given and (not is_new or isinstance(error, _REMEMBERED))
+            if not error.outcome_unknown and not is_known:
+                attempts.forget(attempt)
+            raise
+        if not work.key_is_given:
+            attempts.forget(attempt)
         files = self._delivered(ended.generation, work.destination, progress)
         generation, wallet = ended.generation, ended.wallet
         return Answer(
@@ -74,7 +97,8 @@ class Platform:
                 f"Charged {dollars(generation.charged_micros)}, {dollars(wallet.available_micros)} is left.",
                 f"Generation {generation.generation_id}",
             ],
-            notes=[*_notes(generation), *low_balance(wallet)],
+            notes=[*_notes(generation, files), *low_balance(wallet)],
+            if_unread=f"Generation {generation.generation_id} is made and charged.",
         )
 
     def get(self, generation_id: str, destination: Destination, progress: Progress) -> Answer:
@@ -87,7 +111,7 @@ class Platform:
                 time.sleep(_POLL_S)
                 generation = self._client.get_generation(generation_id=generation_id).generation
         except KeyboardInterrupt:
-            raise _detached(generation_id, destination) from None
+            raise _detached("interrupted", generation_id, destination) from None
         files = self._delivered(generation, destination, progress)
         return Answer(
             data={"generation": plain(generation), "files": [str(path) for path in files]},
@@ -95,40 +119,51 @@ class Platform:
                 *map(str, files),
                 f"It was charged {dollars(generation.charged_micros)} when it was made.",
             ],
-            notes=_notes(generation),
+            notes=_notes(generation, files),
         )
 
-    def _references(self, work: Work, progress: Progress) -> list[str]:
-        """Name each picture as an upload: the one this attempt used before, or a new one."""
-        known = uploads.known(work.key) if work.asked.pictures else {}
-        for picture in work.asked.pictures:
-            if picture.digest not in known:
-                progress.now(f"uploading {picture.path}")
-                known[picture.digest] = self._client.upload_input(content=picture.path).upload_id
-                # Before the work is asked for: from then on a repetition has to name the same upload.
-                uploads.remember(work.key, known)
-        return [f"upload:{known[picture.digest]}" for picture in work.asked.pictures]
+    def _attempt(self, work: Work, session: Session, progress: Progress) -> tuple[Attempt, bool]:
+        """Find what the key stands for; True when it stands for nothing yet, and that is noted.
 
-    def _generate(
-        self, work: Work, input_json: str, session: Session, progress: Progress
-    ) -> tuple[_Ended, bool]:
+        Before the work is asked for: from then on a repetition has to name the same session and uploads.
+        """
+        name = attempts.name_of(work.key, api_key=credentials.api_key(), api_url=credentials.api_url())
+        known = attempts.known(name)
+        attempt = known or Attempt(name, session)
+        missing = [picture for picture in work.asked.pictures if picture.digest not in attempt.uploads]
+        for picture in missing:
+            progress.now(f"uploading {picture.path}")
+            attempt.uploads[picture.digest] = self._client.upload_input(content=picture.path).upload_id
+        if known is None or missing:
+            attempts.remember(attempt)
+        return attempt, known is None
+
+    def _generate(self, work: Work, attempt: Attempt, progress: Progress) -> tuple[_Ended, bool]:
         """Follow the work to its last message, and say whether it was started by an earlier command."""
-        scope = SpendScope(scope=session.scope, limit_micros=session.limit_micros)
         accepted: Generation | None = None
         replayed = False
+
+        def ask_again(_: OanimError, silent_s: float) -> None:
+            if silent_s > _PATIENCE_S and accepted is not None:
+                why = f"the service has not answered for {silent_s:.0f} s"
+                raise _detached(why, accepted.generation_id, work.destination, AWAY)
+            progress.now("the service does not answer; asking again")
+
+        # Of a stream that is taken up again even a second `accepted` is news: the service answers again.
+        call = replace(_call(work, attempt), is_news=lambda *_: True, on_break=ask_again)
         try:
-            for report in self._client.generate(
-                model=work.asked.model, input_json=input_json, idempotency_key=work.key, spend_scopes=[scope]
-            ):
-                if report.HasField("accepted"):
+            for report in self._client.connection.stream(call):
+                if accepted is None:
                     accepted, replayed = report.accepted.generation, report.accepted.replayed
-                if (ended := _last_word(report)) is not None:
+                    progress.note(_accepted(accepted))
+                elif (ended := _last_word(report)) is not None:
                     return ended, replayed
-                progress.now(_said(report))
+                else:
+                    progress.now(_said(report))
         except KeyboardInterrupt:
             if accepted is None:
                 raise Failure(f"interrupted. {unknown(work.key)}", INTERRUPTED) from None
-            raise _detached(accepted.generation_id, work.destination) from None
+            raise _detached("interrupted", accepted.generation_id, work.destination) from None
         except OanimError as error:
             _note_next_step(error, work, accepted)
             raise
@@ -146,8 +181,7 @@ class Platform:
         if generation.state != GenerationState.GENERATION_STATE_SUCCEEDED:
             said = generation.failure.message.rstrip(". ") or "the provider does not say why"
             raise Failure(f"the model made nothing: {said}. Nothing was charged.")
-        kinds = [Named(output.content_type, output.file_name) for output in generation.outputs]
-        files = destination.paths(generation.generation_id, kinds)
+        files = destination.paths(generation.generation_id, _kinds(generation))
         try:
             for output, path in zip(generation.outputs, files, strict=True):
                 progress.now(f"downloading {path}")
@@ -156,6 +190,9 @@ class Platform:
             raise Failure(
                 f"interrupted. {how_to_get(generation.generation_id, destination)}", INTERRUPTED
             ) from None
+        except OutputGone as error:
+            error.add_note(f"It was charged {dollars(generation.charged_micros)} when it was made.")
+            raise
         except (OanimError, OSError, Failure) as error:
             error.add_note(f"It is made and charged. {how_to_get(generation.generation_id, destination)}")
             raise
@@ -171,6 +208,17 @@ class Platform:
                 raise Failure(f"the download broke off after {received} of {size} bytes.")
 
 
+def _call(work: Work, attempt: Attempt) -> StreamedCall[GenerateResponse]:
+    references = [f"upload:{attempt.uploads[picture.digest]}" for picture in work.asked.pictures]
+    scope = SpendScope(scope=attempt.session.scope, limit_micros=attempt.session.limit_micros)
+    return calls.generate(
+        model=work.asked.model,
+        input_json=work.asked.write_input(references),
+        idempotency_key=work.key,
+        spend_scopes=[scope],
+    )
+
+
 def _last_word(report: GenerateResponse) -> _Ended | None:
     for event in ("succeeded", "failed", "cancelled"):
         if report.HasField(event):
@@ -179,13 +227,17 @@ def _last_word(report: GenerateResponse) -> _Ended | None:
     return None
 
 
+def _kinds(generation: Generation) -> list[Named]:
+    return [Named(output.content_type, output.file_name) for output in generation.outputs]
+
+
+def _accepted(generation: Generation) -> str:
+    return f"accepted as {generation.generation_id}, {dollars(generation.quoted_micros)} held"
+
+
 def _said(report: GenerateResponse) -> str:
-    match report.WhichOneof("event"):
-        case "accepted":
-            generation = report.accepted.generation
-            return f"accepted as {generation.generation_id}, {dollars(generation.quoted_micros)} held"
-        case "queued":
-            return f"queue position {report.queued.position}"
+    if report.HasField("queued"):
+        return f"queue position {report.queued.position}"
     return report.progress.message or "working"
 
 
@@ -198,10 +250,12 @@ def _note_next_step(error: OanimError, work: Work, accepted: Generation | None) 
         error.add_note("Then choose a new --key: this one gets the same refusal for 30 days.")
 
 
-def _detached(generation_id: str, destination: Destination) -> Failure:
-    return Failure(f"interrupted; the work goes on. {how_to_get(generation_id, destination)}", INTERRUPTED)
+def _detached(
+    why: str, generation_id: str, destination: Destination, exit_code: int = INTERRUPTED
+) -> Failure:
+    return Failure(f"{why}; the work goes on. {how_to_get(generation_id, destination)}", exit_code)
 
 
-def _notes(generation: Generation) -> list[str]:
-    notes = [] if generation.outputs else ["the model made no file."]
+def _notes(generation: Generation, files: list[Path]) -> list[str]:
+    notes = misnamed(files, _kinds(generation)) if generation.outputs else ["the model made no file."]
     return [*notes, "a sandbox made this, not the model."] if generation.sandbox else notes

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from oanim.cli import home
-from oanim.cli.failures import Failure, over_session_limit
+from oanim.cli.failures import Failure, key_reused, over_session_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +59,7 @@ def book(*, key: str, fingerprint: str, model: str, amount_micros: int, session:
         former = content.jobs.get(key)
         if former is not None:
             if former.fingerprint != digest:
-                raise Failure("this --key named another action before. Choose a new one, or leave it out.")
+                raise key_reused()
             return former, False
         total = content.sessions.get(session.scope, {}).get("charged_micros", 0)
         limit = session.limit_micros

@@ -44,10 +44,11 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """What the work would cost, and the whole answer for --json."""
+    """What the work would cost, the whole answer for --json, and what else is to be known of it."""
 
     amount_micros: int
     data: dict[str, Any]
+    notes: Sequence[str] = ()
 
 
 class Studio(Protocol):

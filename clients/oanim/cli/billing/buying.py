@@ -17,7 +17,7 @@ from oanim.cli.billing.purchases import credits_of, ended_unpaid
 from oanim.cli.failures import INTERRUPTED, USAGE, Failure
 from oanim.cli.messages import plain
 from oanim.cli.money import dollars, usd
-from oanim.cli.repeating import note_key, unknown, with_key
+from oanim.cli.repeating import note_key, with_key
 from oanim.cli.showing import Answer, say
 from oanim.errors import InvalidField, OanimError
 from openanimate.metering.v1.checkout_service_pb2 import CheckoutState
@@ -81,6 +81,7 @@ def buy(client: Client, order: Order, *, opens_browser: bool) -> Answer:
             f"Receipt: oanim billing receipt {ended.checkout.checkout_id}",
         ],
         notes=low_balance(ended.wallet),
+        if_unread=f"It is paid and credited: oanim billing receipt {ended.checkout.checkout_id}",
     )
 
 
@@ -88,8 +89,6 @@ def _begun(client: Client, order: Order) -> CreateCheckoutResponse:
     try:
         with note_key(order.key):
             return client.create_checkout(amount_micros=order.amount_micros, idempotency_key=order.key)
-    except KeyboardInterrupt:
-        raise Failure(f"interrupted. {unknown(order.key)}", INTERRUPTED) from None
     except InvalidField as error:
         if error.field != "amount_micros":
             raise
