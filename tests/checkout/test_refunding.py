@@ -99,8 +99,8 @@ def test_what_stripe_refuses_is_refused_for_good_and_is_left_again(house: House,
     purchase = house.bought(account)
     dispute = till.tell("disputes", of=purchase.session_id, inquiry=False, withdraw=False)
     assert isinstance(house.refund_refused(purchase, 20, "key"), InvalidField)
-    again, replayed = house.refund(purchase, 20, "key")
-    assert (again.state, again.refund_id, replayed) == (REFUSED, "", True)
+    assert isinstance(house.refund_refused(purchase, 20, "key"), InvalidField)
+    assert house.select("SELECT state, refund_id FROM refund_requests") == [(REFUSED, "")]
     till.tell(f"disputes/{dispute['id']}/close", status="won")
     house.refund(purchase, 50)
     house.delivered()

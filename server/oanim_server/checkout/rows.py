@@ -325,8 +325,8 @@ def asked_for(connection: Connection, of: Purchase) -> int:
 def answered(
     connection: Connection, _now: int, *, wallet_id: int, request_id: str, refund_id: str, state: str
 ) -> None:
-    """Keep what Stripe said to a request."""
-    here = (_Q.wallet_id == wallet_id) & (_Q.request_id == request_id)
+    """Keep what Stripe said to a request. A refund that was made stays made, whoever asked beside it."""
+    here = (_Q.wallet_id == wallet_id) & (_Q.request_id == request_id) & (_Q.refund_id == "")
     connection.execute(update(refund_requests).where(here).values(refund_id=refund_id, state=state))
 
 

@@ -135,7 +135,7 @@ def dispute_word(dispute: Mapping[str, Any], event_type: str) -> DisputeWord:
 
 
 def _is_deeper(content: object, levels: int) -> bool:
-    """Stripe's objects are a few deep. One as deep as Python's stack could be read here, and not there."""
+    """Stripe's objects are a few deep: what is as deep as Python's stack is read here, and not there."""
     level = [content]
     while level and levels:
         levels -= 1
