@@ -138,7 +138,9 @@ class Shop:
         terms: Terms = TERMS,
         return_url: str = "http://127.0.0.1:9",
         clock: Clock | None = None,
+        port: int = 0,
     ) -> None:
+        self._port = port
         self.database = database
         if clock is not None:
             with_clock(database, clock)
@@ -155,7 +157,8 @@ class Shop:
         self.ledger.start(sweep=False)
         checkouts = self.checkouts
         webhook = Webhook(checkouts.receive, [SIGNING], self.counts)
-        self._web = WebServer(Starlette(routes=[webhook.route, returning(checkouts.get)]), "127.0.0.1", 0)
+        pages = Starlette(routes=[webhook.route, returning(checkouts.get)])
+        self._web = WebServer(pages, "127.0.0.1", self._port)
         await self._web.start()
         self.url = f"http://127.0.0.1:{self._web.port}{PATH}"
         if self.stripe is not None:
