@@ -65,13 +65,37 @@ class Model(Holds):
         self.lots.append(MLot(number, amount - paid, 0, priority, expires_at, promotional))
         return number
 
-    def _take(self, amount: int, own: tuple[int, ...] = ()) -> None:
-        """What is free, of some lots first and then of all in draw order; what is not there is owed."""
+    def _take(self, amount: int, own: tuple[int, ...] = ()) -> int:
+        """What is free, of some lots first and then of all in draw order; what is not there is owed.
+
+        Answers what did not come from those lots.
+        """
+        elsewhere = amount
         for lot in sorted(self.drawn(), key=lambda lot: lot.number not in own):
             micros = min(lot.free, amount)
             lot.remaining -= micros
             amount -= micros
+            elsewhere -= micros if lot.number in own else 0
         self.debt += amount
+        return elsewhere
+
+    def _paid_debt(self, number: int, micros: int) -> None:
+        """It was owed in its own place."""
+        for purchase in self.purchases.values():
+            if number in purchase.lots:
+                purchase.elsewhere -= min(micros, purchase.elsewhere)
+
+    def _make_up(self, at: int) -> None:
+        """What expires of a purchase counts as taken: what was taken elsewhere for it comes back."""
+        lapsed, self.lapsed_now = self.lapsed_now, []
+        for number, micros in lapsed:
+            for purchase in self.purchases.values():
+                given = min(micros, purchase.elsewhere) if number in purchase.lots else 0
+                if given:
+                    purchase.elsewhere -= given
+                    purchase.covered += given
+                    self._come_in(given, None, at, promotional=False)
+                    self._row(at)
 
     def _adjust(self, amount: int, now: int) -> None:
         if amount == 0:
@@ -123,11 +147,12 @@ class Model(Holds):
             lapsed = sum(self._lot(number).lapsed for number in purchase.lots)
             covered = min(micros, lapsed - purchase.covered)
             purchase.covered += covered
-            self._take(micros - covered, purchase.lots)
+            purchase.elsewhere += self._take(micros - covered, purchase.lots)
         else:
             micros = purchase.reversed - wanted
             given = min(micros, purchase.reversed - purchase.covered)
             purchase.covered -= micros - given
+            purchase.elsewhere = min(purchase.elsewhere, wanted - purchase.covered)
             if given:
                 self._come_in(given, None, now, promotional=False)
 

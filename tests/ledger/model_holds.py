@@ -39,6 +39,8 @@ class Holds:
         self.spent: dict[str, int] = {}
         self.charges: dict[int, list[int]] = {}
         self.frozen = False
+        # What expired of which lots in the row that is written now.
+        self.lapsed_now: list[tuple[int, int]] = []
         self.seq = 0
         self.at = 0
         self.effects: dict[tuple[str, int, int], tuple[tuple[object, ...], Accepted]] = {}
@@ -111,9 +113,9 @@ class Holds:
                 hold.ended_at = instant
             else:
                 lot = self._lot(number)
-                lot.lapsed += lot.free
-                lot.remaining = lot.held
+                self._lapse(lot, lot.free)
             self._row(instant)
+            self._make_up(instant)
 
     # What operations do
 
@@ -137,6 +139,7 @@ class Holds:
             if isinstance(operation, Reserve) and no.reason in REMEMBERED:
                 self.refusals[key] = (request, refused, now)
             return refused
+        self._make_up(self.at)
         if self.seq > before:  # what has no effect uses no key up
             self.effects[key] = (request, accepted)
         return accepted
@@ -383,6 +386,17 @@ class Holds:
         hold.parts = rest
         assert amount == 0
 
+    def _lapse(self, lot: MLot, micros: int) -> None:
+        lot.remaining -= micros
+        lot.lapsed += micros
+        self.lapsed_now.append((lot.number, micros))
+
+    def _paid_debt(self, number: int, micros: int) -> None:
+        """What follows from what a held part has paid: nothing, of credits that nobody bought."""
+
+    def _make_up(self, at: int) -> None:
+        """What follows from what expired: nothing, of credits that nobody bought."""
+
     def _give_back(self, parts: list[tuple[int, int]], now: int) -> None:
         """Pay the debt first, with what would lapse before the rest; only then it lapses or is free."""
         gone = {n for n, _ in parts if (self._lot(n).expires_at or now + 1) <= now}
@@ -392,6 +406,6 @@ class Holds:
             paid = min(self.debt, micros)
             self.debt -= paid
             lot.remaining -= paid
+            self._paid_debt(number, paid)
             if number in gone:
-                lot.remaining -= micros - paid
-                lot.lapsed += micros - paid
+                self._lapse(lot, micros - paid)

@@ -95,6 +95,8 @@ class MPurchase:
     by_refunds: int = 0
     reversed: int = 0
     covered: int = 0
+    # What was taken of other lots, or is owed, while its own were held.
+    elsewhere: int = 0
 
 
 class LimitUse(NamedTuple):

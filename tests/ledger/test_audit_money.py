@@ -99,6 +99,10 @@ TAMPERED = {
         "UPDATE purchase_credits SET covered_bonus_micros = 6, promotions_micros = 11 WHERE number = 2",
         "credit 2: more than has expired",
     ),
+    "more than was taken was taken elsewhere": (
+        the_credit("elsewhere_micros", 90),
+        "credit 3: more was taken elsewhere",
+    ),
     "a credit removed": ("DELETE FROM purchase_credits WHERE number = 3", "credit 3: the journal knows it"),
     "what a lot lost to its expiry": (
         "UPDATE lots SET lapsed_micros = lapsed_micros - 1 WHERE lot = 3",
@@ -193,7 +197,7 @@ def test_whatever_is_tampered_with_is_found_and_named(ledger: Driven, shop: Shop
             "scope 'x day 2030-01-01'",
         ),
         (
-            ("INSERT INTO purchase_credits VALUES (:w, 4, 'third', 99, 98, 0, 0, 0, 0, 0)",),
+            ("INSERT INTO purchase_credits VALUES (:w, 4, 'third', 99, 98, 0, 0, 0, 0, 0, 0)",),
             "credit 4: the journal does not know it",
         ),
         (("INSERT INTO notes VALUES (:w, 99, 'me', 'so')",), "row 99: it has a reason"),

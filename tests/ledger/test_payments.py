@@ -175,6 +175,31 @@ def test_what_becomes_free_pays_what_is_owed_before_it_is_free_or_expires(ledger
     assert ledger.problems() == []
 
 
+@pytest.mark.parametrize("released", [False, True])
+def test_what_expires_of_a_purchase_after_others_paid_for_it_comes_back(
+    ledger: Driven, *, released: bool
+) -> None:
+    wallet_id, shop = ledger.open_wallet(100), Shop(ledger)
+    bought = Purchase("p", 50, lifetime=DAY)
+    shop.sell(wallet_id, bought)
+    kept = ledger.hold(wallet_id, 50, ttl=DAY)
+    shop.tell(wallet_id, bought, Refunded("a", 50))
+    # Its own 50 are held, so others are taken; by the time they are free they have expired, or do so next.
+    assert ledger.wallet(wallet_id)[1:4] == (100, 50, 0)
+    if released:
+        ledger.run(ledger.release(wallet_id, kept))
+    ledger.clock.forward(DAY)
+    seen = ledger.wallet(wallet_id)
+    ledger.settle(wallet_id)
+    assert ledger.wallet(wallet_id)[1:4] == seen[1:4] == (100, 0, 0)
+    assert books(ledger, wallet_id)["promotions"] == -100
+    assert {lot.expires_at for lot in ledger.lots(wallet_id)} == {None}
+    # Neither a refund that failed nor the same word again gives it twice.
+    shop.tell(wallet_id, bought, Refunded("a", 50, failed=True))
+    assert ledger.wallet(wallet_id)[1:4] == (100, 0, 0)
+    assert ledger.problems() == []
+
+
 def test_the_same_event_has_one_effect_under_its_key_and_under_another(ledger: Driven) -> None:
     wallet_id, shop = ledger.open_wallet(0), Shop(ledger)
     for event in (Paid(), Refunded("a", 25), Disputed("d", 10), Disputed("d", 10, reinstated=True)):

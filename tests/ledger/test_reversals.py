@@ -87,6 +87,7 @@ def test_the_purchases_own_lots_are_taken_first() -> None:
         given_micros=0,
         covered_paid_micros=0,
         covered_bonus_micros=0,
+        elsewhere_micros=0,
     )
 
 
@@ -96,7 +97,7 @@ def test_then_what_is_free_of_the_others_in_draw_order_and_the_rest_is_owed() ->
     )
     decided = decide(wallet, a_credit(), 0, 0, 55)
     assert decided.taken == [(3, 6), (4, 10), (5, 3), (1, 10)]
-    assert decided.owed_micros == 26
+    assert (decided.owed_micros, decided.elsewhere_micros) == (26, 55 - 6)
     assert decided.entries == {Account.WALLET: -55, Account.DISPUTES: 55}
 
 
@@ -117,6 +118,7 @@ def test_what_has_expired_of_its_own_counts_as_taken_already() -> None:
         given_micros=0,
         covered_paid_micros=27,
         covered_bonus_micros=0,
+        elsewhere_micros=0,
     )
     rest = decide(wallet, a_credit(25, 2, 0, covered_paid=27), 50, 5, 0)
     assert (rest.taken, rest.covered_paid_micros, rest.covered_bonus_micros) == ([(1, 20)], 3, 5)
@@ -139,6 +141,7 @@ def test_what_is_given_again_goes_to_the_wallet_before_it_goes_to_what_had_expir
         given_micros=20,
         covered_paid_micros=-3,
         covered_bonus_micros=-5,
+        elsewhere_micros=0,
     )
 
 

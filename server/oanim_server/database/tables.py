@@ -380,10 +380,13 @@ purchase_credits = Table(
     # What of that had expired in its own lots, and came from breakage and from promotions.
     Column("covered_paid_micros", Int64, nullable=False),
     Column("covered_bonus_micros", Int64, nullable=False),
+    # What of it was taken from other lots, or is owed, because its own parts were held.
+    Column("elsewhere_micros", Int64, nullable=False),
     PrimaryKeyConstraint("wallet_id", "number"),
     UniqueConstraint("wallet_id", "purchase_id", name="uq_purchase_credits_purchase_id"),
     CheckConstraint("stripe_micros >= 0 AND promotions_micros >= 0 AND disputes_micros >= 0", "booked"),
     CheckConstraint("covered_paid_micros >= 0 AND covered_bonus_micros >= 0", "covered"),
+    CheckConstraint("elsewhere_micros >= 0", "elsewhere"),
     sqlite_strict=True,
 )
 

@@ -251,6 +251,8 @@ class Check:
         self._same(where + "from breakage", -booked[Account.BREAKAGE], credit.covered_paid_micros)
         if credit.covered_paid_micros > paid.lapsed_micros or credit.covered_bonus_micros > lapsed:
             self._off(f"{where}more than has expired counts as taken")
+        if credit.elsewhere_micros > credit.from_wallet_micros:
+            self._off(f"{where}more was taken elsewhere than was taken at all")
 
     def limits(self, found: Iterator[Any], replay: _Replay) -> None:
         """That the limits are those that were set last, and that nothing is counted but under them."""

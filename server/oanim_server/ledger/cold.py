@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import case, delete, func, insert, select, update
+from sqlalchemy import case, delete, func, insert, or_, select, update
 
 from oanim_server.database.engine import driver_of
 from oanim_server.database.tables import (
@@ -58,6 +58,14 @@ class Cold:
         """What a purchase credited."""
         c = purchase_credits.c
         query = select(purchase_credits).where(c.wallet_id == wallet_id, c.number == number)
+        return Credit(*self._connection.execute(query).one())
+
+    def credit_of(self, wallet_id: int, lot: int) -> Credit:
+        """What the purchase of a lot credited."""
+        c = purchase_credits.c
+        query = select(purchase_credits).where(
+            c.wallet_id == wallet_id, or_(c.paid_lot == lot, c.bonus_lot == lot)
+        )
         return Credit(*self._connection.execute(query).one())
 
     def lot(self, wallet_id: int, number: int) -> Lot:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from oanim_server.ledger import journal, rules
 from oanim_server.ledger.values import Account, Credit, Kind, Limit, Lot, Note, Origin, Outcome, Part, Wallet
+from oanim_server.ledger.working import CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from oanim_server.ledger.reversals import Reversed
     from oanim_server.ledger.windows import Period
     from oanim_server.ledger.working import Attempt, WorkingSet
+
+# The lots of a purchase.
+_BOUGHT = (Origin.PURCHASE, Origin.BONUS)
 
 
 def credit(
@@ -101,8 +105,8 @@ def reverse(
     credit.disputes_micros += decided.booked.disputes_micros
     credit.covered_paid_micros += decided.covered_paid_micros
     credit.covered_bonus_micros += decided.covered_bonus_micros
-    if (credit.wallet_id, credit.number) not in working.new_credits:
-        working.changed_credits[credit.wallet_id, credit.number] = credit
+    credit.elsewhere_micros += decided.elsewhere_micros
+    _changed(working, credit)
     return working.record(
         wallet,
         Kind.REINSTATEMENT if sum(decided.booked) < 0 else Kind.REVERSAL,
@@ -112,6 +116,46 @@ def reverse(
         entries=decided.entries,
         seal=journal.seal_of_made(made, [credit.purchase_id]),
     )
+
+
+def taken_after_all(working: WorkingSet, wallet: Wallet, paid: Iterable[Part]) -> None:
+    """Note that a purchase's own parts have paid what was owed in their place while they were held."""
+    for number, micros in paid:
+        if wallet.lots[number].origin in _BOUGHT:
+            credit = working.credit_of(wallet, number)
+            credit.elsewhere_micros -= min(micros, credit.elsewhere_micros)
+            _changed(working, credit)
+
+
+def make_up(working: WorkingSet, wallet: Wallet, lapsed: Iterable[Part], at: int) -> None:
+    """Give back what was taken elsewhere in place of parts of a purchase that have now expired themselves.
+
+    They were held when it was reversed. What expires of a purchase counts as taken, whichever comes first.
+    """
+    for number, micros in lapsed:
+        origin = wallet.lots[number].origin
+        if origin not in _BOUGHT:
+            continue
+        credit = working.credit_of(wallet, number)
+        given_micros = min(micros, credit.elsewhere_micros)
+        if not given_micros:
+            continue
+        credit.elsewhere_micros -= given_micros
+        if origin is Origin.BONUS:
+            credit.covered_bonus_micros += given_micros
+        else:
+            credit.covered_paid_micros += given_micros
+        _changed(working, credit)
+        lot = _new_lot(working, wallet, Origin.REINSTATED, given_micros, at=at)
+        working.record(
+            wallet,
+            Kind.REINSTATEMENT,
+            at,
+            CLOCK,
+            lots={lot.number: [lot.remaining_micros, 0]},
+            entries={Account.WALLET: given_micros, origin.lapses_to: -given_micros},
+            seal=journal.seal_of_made([lot], [credit.purchase_id]),
+        )
 
 
 def debit(working: WorkingSet, wallet: Wallet, amount_micros: int, attempt: Attempt, note: Note) -> Outcome:
@@ -186,6 +230,12 @@ def limit(
     )
 
 
+def _changed(working: WorkingSet, credit: Credit) -> None:
+    key = (credit.wallet_id, credit.number)
+    if key not in working.new_credits:
+        working.changed_credits[key] = credit
+
+
 def _new_lot(
     working: WorkingSet,
     wallet: Wallet,
@@ -194,8 +244,9 @@ def _new_lot(
     *,
     priority: int = 0,
     lifetime: int | None = None,
+    at: int | None = None,
 ) -> Lot:
-    now = working.time(wallet)
+    now = working.time(wallet) if at is None else at
     wallet.lots_made += 1
     paid = min(wallet.debt_micros, amount_micros)
     lot = Lot(

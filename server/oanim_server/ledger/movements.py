@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from oanim_server.ledger import journal, rules
+from oanim_server.ledger import crediting, journal, rules
 from oanim_server.ledger.values import (
     Account,
     Kind,
@@ -119,7 +119,7 @@ def capture(
     if captured.state is not State.ACTIVE:
         working.end(reservation, captured.state, now)
     working.use(reservation, now, charged)
-    return working.record(
+    outcome = working.record(
         wallet,
         Kind.CAPTURE,
         now,
@@ -130,6 +130,8 @@ def capture(
         charged_micros=charged,
         quantity=captured.quantity,
     )
+    crediting.make_up(working, wallet, captured.returned.lapsed, now)
+    return outcome
 
 
 def settle_late(
@@ -193,6 +195,7 @@ def give_back(
     working.end(reservation, state, at)
     kind = Kind.RELEASE if state is State.RELEASED else Kind.RESERVATION_EXPIRY
     outcome = working.record(wallet, kind, at, attempt, reservation=reservation, lots=lots, entries=entries)
+    crediting.make_up(working, wallet, returned.lapsed, at)
     return outcome._replace(released_micros=back)
 
 
@@ -211,6 +214,7 @@ def lapse(working: WorkingSet, wallet: Wallet, lot: Lot, at: int) -> None:
         lots=lots,
         entries={Account.WALLET: -micros, lot.origin.lapses_to: micros},
     )
+    crediting.make_up(working, wallet, [(lot.number, micros)], at)
 
 
 def as_captured(
@@ -253,6 +257,7 @@ def _return(
     for number, micros in returned.to_debt:
         working.move(wallet, lots, number, remaining_micros=-micros)
         wallet.debt_micros -= micros
+    crediting.taken_after_all(working, wallet, returned.to_debt)
     for number, micros in returned.lapsed:
         working.move(wallet, lots, number, remaining_micros=-micros)
         wallet.lots[number].lapsed_micros += micros

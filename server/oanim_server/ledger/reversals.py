@@ -28,7 +28,7 @@ class Targets(NamedTuple):
 class Reversed(NamedTuple):
     """Take these parts and owe the rest, or give so much to the wallet; and what the books say of it.
 
-    `booked`, `covered_paid_micros` and `covered_bonus_micros` are changes of the credit's.
+    `booked` and the last three are changes of the credit's.
     """
 
     booked: Targets
@@ -38,6 +38,7 @@ class Reversed(NamedTuple):
     given_micros: int
     covered_paid_micros: int
     covered_bonus_micros: int
+    elsewhere_micros: int
 
 
 def reverse(wallet: Wallet, credit: Credit, lots: Mapping[int, Lot], targets: Targets) -> Reversed | None:
@@ -66,18 +67,21 @@ def _take(wallet: Wallet, credit: Credit, lots: Mapping[int, Lot], change: Targe
     micros -= paid + bonus
     taken, owed_micros = take(wallet, credit.lots, micros)
     entries = _entries(change, wallet_micros=-micros, breakage_micros=-paid, promotions_micros=-bonus)
-    return Reversed(change, entries, taken, owed_micros, 0, paid, bonus)
+    own_micros = sum(part for number, part in taken if number in credit.lots)
+    return Reversed(change, entries, taken, owed_micros, 0, paid, bonus, micros - own_micros)
 
 
 def _give(credit: Credit, change: Targets) -> Reversed:
     """The wallet has its own first; what had expired goes back to where expired credits are."""
     micros = -sum(change)
-    booked = credit.stripe_micros + credit.promotions_micros + credit.disputes_micros
-    given_micros = min(micros, booked - credit.covered_paid_micros - credit.covered_bonus_micros)
+    given_micros = min(micros, credit.from_wallet_micros)
     bonus = min(micros - given_micros, credit.covered_bonus_micros)
     paid = micros - given_micros - bonus
     entries = _entries(change, wallet_micros=given_micros, breakage_micros=paid, promotions_micros=bonus)
-    return Reversed(change, entries, [], 0, given_micros, -paid, -bonus)
+    elsewhere_micros = min(credit.elsewhere_micros, credit.from_wallet_micros - given_micros)
+    return Reversed(
+        change, entries, [], 0, given_micros, -paid, -bonus, elsewhere_micros - credit.elsewhere_micros
+    )
 
 
 def _entries(

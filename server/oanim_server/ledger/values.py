@@ -217,6 +217,13 @@ class Credit:
     disputes_micros: int = 0
     covered_paid_micros: int = 0
     covered_bonus_micros: int = 0
+    elsewhere_micros: int = 0
+
+    @property
+    def from_wallet_micros(self) -> int:
+        """What the wallet has lost of it: what was booked back, less what had expired anyway."""
+        booked = self.stripe_micros + self.promotions_micros + self.disputes_micros
+        return booked - self.covered_paid_micros - self.covered_bonus_micros
 
     @property
     def lots(self) -> tuple[int, ...]:

@@ -71,6 +71,9 @@ class Fetch(Protocol):
     def credit(self, wallet_id: int, number: int) -> Credit:
         """What a purchase credited."""
 
+    def credit_of(self, wallet_id: int, lot: int) -> Credit:
+        """What the purchase of a lot credited."""
+
     def lot(self, wallet_id: int, number: int) -> Lot:
         """A lot that has nothing left, and so was not loaded."""
 
@@ -181,6 +184,14 @@ class WorkingSet:
         if credit is None:
             credit = self.credits[wallet_id, number] = self._fetch.credit(wallet_id, number)
         return credit
+
+    def credit_of(self, wallet: Wallet, lot: int) -> Credit:
+        """What the purchase of a lot credited."""
+        for credit in self.credits.values():
+            if credit.wallet_id == wallet.wallet_id and lot in credit.lots:
+                return credit
+        credit = self._fetch.credit_of(wallet.wallet_id, lot)
+        return self.credits.setdefault((credit.wallet_id, credit.number), credit)
 
     def lot(self, wallet: Wallet, number: int) -> Lot:
         """A lot, whatever is left of it."""

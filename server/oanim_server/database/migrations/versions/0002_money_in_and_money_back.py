@@ -89,6 +89,8 @@ def upgrade() -> None:
         sa.Column("disputes_micros", INT64, nullable=False),
         sa.Column("covered_paid_micros", INT64, nullable=False),
         sa.Column("covered_bonus_micros", INT64, nullable=False),
+        sa.Column("elsewhere_micros", INT64, nullable=False),
+        sa.CheckConstraint("elsewhere_micros >= 0", name=op.f("ck_purchase_credits_elsewhere")),
         sa.CheckConstraint(
             "covered_paid_micros >= 0 AND covered_bonus_micros >= 0", name=op.f("ck_purchase_credits_covered")
         ),
