@@ -56,9 +56,7 @@ def serve(*, as_json: bool) -> None:
     with _sentences():
         from oanim_server.app import App
 
-        settings = _settings()
-        _log(settings)
-        app = App(settings)
+        app = App(_settings())
 
         async def ready() -> None:
             if as_json:
@@ -81,7 +79,6 @@ def dev(data: Path | None, port: int | None, *, as_json: bool) -> None:
         folder = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oanim-dev-")))
         quiet = {"OANIM_LOG_LEVEL": os.environ.get("OANIM_LOG_LEVEL") or "warning"}
         settings = _settings(OANIM_DATA=str(folder), **quiet)
-        _log(settings)
         sandbox = stack.enter_context(FalSandbox())
         stripe = stack.enter_context(StripeSandbox())
         webhook_secret = secrets.token_hex(16)
@@ -194,7 +191,10 @@ def backup(target: Path) -> None:
 
 
 def _settings(**overrides: str) -> Settings:
-    return Settings.from_environment({**os.environ, **overrides})
+    """Read the settings, and log as they say from here on."""
+    settings = Settings.from_environment({**os.environ, **overrides})
+    _log(settings)
+    return settings
 
 
 def _database(settings: Settings, *, writing: bool = True) -> Database:
@@ -234,8 +234,29 @@ def _sentences() -> Iterator[None]:
 
         if isinstance(error, DatabaseError | AnchorError | RefusedError | CannotListenError):
             _fail(str(error), 1)
+        if sentence := _of_the_machine(error):
+            log.debug("a command failed", exc_info=error)
+            _fail(sentence, 1)
         log.critical("a command failed", exc_info=error)
         _fail(f"a fault of ours ({type(error).__name__}): the log has more.", 1)
+
+
+def _of_the_machine(error: Exception) -> str:
+    """A sentence for what is no fault of ours: a file or a database that cannot be used; else empty."""
+    import sqlite3
+
+    import psycopg
+    from sqlalchemy.exc import DBAPIError
+
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if type(cause) in (sqlite3.DatabaseError, sqlite3.OperationalError):
+        return f"the database cannot be used: {cause}"
+    if isinstance(cause, psycopg.OperationalError):
+        # Not its words: they name the host and the user.
+        return f"the database cannot be used: {type(cause).__name__}"
+    return ""
 
 
 def _fail(sentence: str, code: int) -> None:

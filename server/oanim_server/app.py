@@ -347,8 +347,6 @@ def _checkouts(
             receipt_mail=settings.stripe_receipt_mail,
         )
         stripe = Stripe(settings.stripe_key.reveal(), url=settings.stripe_url, options=options)
-        if not settings.stripe_webhook_secrets:
-            log.warning("OANIM_STRIPE_WEBHOOK_SECRETS is not set: purchases are credited by polling alone")
     expire = settings.bought_credits_expire_days
     return Checkouts(
         database,
@@ -369,6 +367,8 @@ def _payment_pages(settings: Settings, checkouts: Checkouts) -> list[Route]:
     if not checkouts.configured:
         return []
     secrets_ = [secret.reveal() for secret in settings.stripe_webhook_secrets]
+    if not secrets_:
+        log.warning("OANIM_STRIPE_WEBHOOK_SECRETS is not set: purchases are credited by polling alone")
     return [Webhook(checkouts.receive, secrets_, checkouts.counts).route, returning(checkouts.get)]
 
 

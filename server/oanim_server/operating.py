@@ -17,11 +17,16 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from google.protobuf.descriptor import Descriptor
     from google.protobuf.message import Message
 
     from oanim_server.settings import Settings
 
 _MICROS_PER_USD = 1_000_000
+_MOST_USD = 1_000_000
+_SMALLEST = Decimal("0.000001")
+# The calls of the commands that have a --key.
+_REPEATABLE = frozenset({"GrantCredits", "AdjustBalance", "RefundPurchase"})
 
 
 def ask(settings: Settings, method: str, request: Message) -> Any:
@@ -30,7 +35,7 @@ def ask(settings: Settings, method: str, request: Message) -> Any:
     :raises RefusedError: when it is refused.
     :raises DatabaseError: when the database cannot be used.
     """
-    from oanim_server.rpc.local import NobodyThereError
+    from oanim_server.rpc.local import NobodyThereError, RefusedError, UnansweredError
     from oanim_server.rpc.local import ask as ask_socket
 
     async def alone() -> Any:
@@ -40,9 +45,13 @@ def ask(settings: Settings, method: str, request: Message) -> Any:
             return await asyncio.to_thread(ask_socket, settings.socket, method, request)
 
     try:
-        return ask_socket(settings.socket, method, request)
-    except NobodyThereError:
-        return asyncio.run(alone())
+        try:
+            return ask_socket(settings.socket, method, request)
+        except NobodyThereError:
+            return asyncio.run(alone())
+    except UnansweredError as error:
+        key = getattr(request, "idempotency_key", "") if method in _REPEATABLE else ""
+        raise RefusedError(f"{error} Add --key {key}" if key else str(error)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +62,23 @@ class Operator:
 
 
 class Usd(click.ParamType[int]):
-    """An amount in USD with at most six decimals, as micro-USD."""
+    """An amount in USD with at most six decimals, as micro-USD; above 0, or with `either_way` not 0."""
 
     name = "USD"
 
+    def __init__(self, *, either_way: bool = False) -> None:
+        self._either_way = either_way
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
         try:
-            micros = Decimal(value) * _MICROS_PER_USD
+            amount = Decimal(value)
         except InvalidOperation:
-            micros = Decimal("NaN")
-        if not micros.is_finite() or micros != micros.to_integral_value() or abs(micros) > 10**12:
+            amount = Decimal("NaN")
+        if not amount.is_finite() or abs(amount) > _MOST_USD or amount != amount.quantize(_SMALLEST):
             self.fail(f"{value!r} is no amount such as 12.50", param, ctx)
-        return int(micros)
+        if not amount or (amount < 0 and not self._either_way):
+            self.fail(f"{value!r} must {'not be' if self._either_way else 'be above'} 0", param, ctx)
+        return int(amount * _MICROS_PER_USD)
 
 
 _operator = click.make_pass_decorator(Operator)
@@ -133,7 +145,9 @@ def grant(
 
 @admin.command()
 @click.argument("account")
-@click.option("--amount", type=Usd(), required=True, help="The change in USD, as 1.50 or -1.50.")
+@click.option(
+    "--amount", type=Usd(either_way=True), required=True, help="The change in USD, as 1.50 or -1.50."
+)
 @_reason
 @_key
 @_json
@@ -175,20 +189,20 @@ def thaw(operator: Operator, account: str, reason: str, *, as_json: bool) -> Non
 
 @admin.command()
 @click.argument("purchase")
-@click.option("--amount", type=Usd(), default=0, help="How much of what was paid; all that is left of it.")
+@click.option("--amount", type=Usd(), help="How much of what was paid; without it, all that is left.")
 @_reason
 @_key
 @_json
 @_operator
 def refund(
-    operator: Operator, purchase: str, amount: int, reason: str, key: str | None, *, as_json: bool
+    operator: Operator, purchase: str, amount: int | None, reason: str, key: str | None, *, as_json: bool
 ) -> None:
     """Have Stripe give the money of PURCHASE back; its credits go when Stripe says that it is done."""
     from openanimate.metering.v1.admin_service_pb2 import RefundPurchaseRequest
 
     attempt = key or secrets.token_hex(16)
     request = RefundPurchaseRequest(
-        checkout_id=purchase, amount_micros=amount, reason=reason, idempotency_key=attempt
+        checkout_id=purchase, amount_micros=amount or 0, reason=reason, idempotency_key=attempt
     )
     answer = operator.ask("RefundPurchase", request)
     said = f"{_usd(answer.amount_micros)} goes back: {answer.provider_id} ({answer.state})."
@@ -226,7 +240,8 @@ def resolve(operator: Operator, event: str, reason: str, *, look_again: bool, as
 
     request = ResolveQuarantinedRequest(event_id=event, reason=reason, look_again=look_again)
     answer = operator.ask("ResolveQuarantined", request)
-    _say(answer, [f"{event} was {'looked at again' if look_again else 'closed'}."], as_json=as_json)
+    became = f"looked at again: {answer.event.problem or 'it matches now'}" if look_again else "closed"
+    _say(answer, [f"{event} was {became}."], as_json=as_json)
 
 
 @admin.command()
@@ -293,6 +308,23 @@ def _say(answer: Any, lines: list[str], *, as_json: bool) -> None:
     if as_json:
         from google.protobuf.json_format import MessageToDict
 
-        click.echo(json.dumps(MessageToDict(answer, preserving_proto_field_name=True)))
+        told = MessageToDict(
+            answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
+        click.echo(json.dumps(_with_numbers(told, answer.DESCRIPTOR)))
     else:
         click.echo("\n".join(lines))
+
+
+def _with_numbers(told: Any, kind: Descriptor) -> Any:
+    """The same with the numbers as numbers, of which protobuf's JSON makes text."""
+    for field in kind.fields:
+        found = told.get(field.name)
+        if field.cpp_type == field.CPPTYPE_INT64 and isinstance(found, str):
+            told[field.name] = int(found)
+        elif field.message_type is not None:
+            for one in found if isinstance(found, list) else [found]:
+                # A point in time is a text.
+                if isinstance(one, dict):
+                    _with_numbers(one, field.message_type)
+    return told

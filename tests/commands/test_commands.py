@@ -68,6 +68,54 @@ def test_a_password_in_a_broken_url_is_not_shown(tmp_path: Path, url: str) -> No
     assert not any(part in finished.stderr for part in ("hunter2", "pw", "p@ss", "127.0.0.1"))
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("serve",),
+        ("migrate",),
+        ("audit",),
+        ("keys", "create", "--role", "admin", "--name", "ada"),
+        ("backup", "b"),
+    ],
+)
+def test_a_database_that_is_none_is_one_sentence_and_exit_1(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "oanim.db").write_bytes(b"this is no database" * 1_000)
+    if arguments[0] == "backup":
+        arguments = ("backup", str(tmp_path / "b"))
+    finished = command(*arguments, OANIM_DATA=str(tmp_path), OANIM_PORT="0", OANIM_HTTP_PORT="0")
+    sentence = "oanim-server: the database cannot be used: file is not a database\n"
+    assert said(finished) == (1, "", sentence)
+
+
+def test_a_file_that_cannot_be_written_is_one_sentence_and_exit_1(tmp_path: Path) -> None:
+    data = str(tmp_path / "data")
+    with spawned({"OANIM_DATA": data}, tmp_path / "log"):
+        pass
+    target = tmp_path / "none" / "x.db"
+    for arguments, more, sentence in (
+        (("backup", str(target)), {}, f"{target} cannot be written: No such file or directory"),
+        (("serve",), {"OANIM_UPLOADS_FOLDER": "/dev/null/x"}, "/dev/null/x: Not a directory"),
+        (("serve",), {"OANIM_DATA": "/dev/null/x"}, "/dev/null/x cannot be used: Not a directory"),
+        (("audit", "--anchor", "/dev/null/x"), {}, "/dev/null/x.new: Not a directory"),
+    ):
+        environment = {"OANIM_DATA": data, "OANIM_PORT": "0", "OANIM_HTTP_PORT": "0", **more}
+        finished = command(*arguments, **environment)
+        assert said(finished) == (1, "", f"oanim-server: {sentence}\n")
+
+
+def test_a_fault_of_ours_is_in_the_log_as_json(tmp_path: Path) -> None:
+    with spawned({"OANIM_DATA": str(tmp_path)}, tmp_path / "log"):
+        pass
+    (tmp_path / "anchor").write_text("[]")
+    finished = command("audit", "--anchor", str(tmp_path / "anchor"), OANIM_DATA=str(tmp_path))
+    *log, sentence = finished.stderr.splitlines()
+    assert sentence.startswith("oanim-server: ")
+    assert all(json.loads(line)["message"] for line in log)
+    assert finished.returncode == 1
+
+
 def test_a_price_file_that_is_none_is_one_sentence_and_exit_2(tmp_path: Path) -> None:
     file = tmp_path / "prices.toml"
     file.write_text("prices = 5\nfree_credits_micros = 1\nunlisted_amount_micros = 1\n")

@@ -14,7 +14,7 @@ import pytest
 
 from oanim_models.inputs import Output
 from oanim_server.generation.downloads import PIECE_BYTES, Downloads
-from oanim_server.generation.refusals import OutputGone, OutputUnavailable
+from oanim_server.generation.refusals import OutputElsewhere, OutputGone, OutputUnavailable
 from oanim_server.ledger.refusals import NotFound
 from tests.generation.house import NOBODY
 from tests.generation.provider import Answer, Provider, provider
@@ -113,16 +113,24 @@ def test_an_output_in_the_answer_itself_is_read_from_there() -> None:
     ],
 )
 def test_nothing_is_read_from_anywhere_else(host: Provider, url: str) -> None:
-    with pytest.raises(OutputUnavailable):
+    with pytest.raises(OutputElsewhere):
         read(url, provider_url=host.url, hosts=("fal.media",))
 
 
 @pytest.mark.parametrize(
-    "location", ["http://127.0.0.1:1/", "https://example.com/", "file:///etc/passwd", "/loop"]
+    ("location", "refusal"),
+    [
+        ("http://127.0.0.1:1/", OutputElsewhere),
+        ("https://example.com/", OutputElsewhere),
+        ("file:///etc/passwd", OutputElsewhere),
+        ("/loop", OutputUnavailable),
+    ],
 )
-def test_a_redirect_elsewhere_is_not_followed(host: Provider, location: str) -> None:
+def test_a_redirect_elsewhere_is_not_followed(
+    host: Provider, location: str, refusal: type[Exception]
+) -> None:
     host.answers["/loop"] = Answer(302, {"location": location})
-    with pytest.raises(OutputUnavailable):
+    with pytest.raises(refusal):
         read(f"{host.url}/loop", provider_url=host.url)
 
 

@@ -23,6 +23,7 @@ from openanimate.metering.v1.generate_service_pb2 import (
     UploadInputRequest,
 )
 from tests.generation.house import KEY, MODEL, PRICE, SMALL, until
+from tests.generation.provider import provider
 from tests.server import SECONDS, Calls, Refused, running, spawned
 
 if TYPE_CHECKING:
@@ -197,6 +198,24 @@ def test_a_caller_that_hangs_up_finds_its_generation_under_the_same_key(
     assert wallet(calls) == (FREE - PRICE, 0)
     assert events(calls, request(prompt))[-1].succeeded.generation.generation_id == generation_id
     assert [job["submits"] for job in fal.jobs(prompt)] == [1]
+
+
+def test_an_output_at_a_host_that_is_not_configured_is_not_worth_asking_for_again(
+    tmp_path: Path, prompt: str
+) -> None:
+    with provider() as elsewhere:
+        elsewhere.makes({"images": [{"url": "https://elsewhere.example/a.png"}]}, model=MODEL)
+        settings = {"OANIM_DATA": str(tmp_path), "OANIM_FAL_URL": elsewhere.url, "OANIM_FAL_KEY": KEY}
+        with running(settings) as server:
+            calls = Calls(server.channel, server.sign_up())
+            made = events(calls, request(prompt))[-1].succeeded.generation
+            asked = DownloadOutputRequest(generation_id=made.generation_id)
+            refused = calls.refused(
+                lambda sent, **options: list(calls.generate.DownloadOutput(sent, **options)), asked
+            )
+    assert refused == Refused(grpc.StatusCode.FAILED_PRECONDITION, "PROVIDER_FAILED")
+    assert refused.retry_seconds is None
+    assert "OANIM_OUTPUT_HOSTS" in refused.message
 
 
 def test_a_generation_survives_kill_9_of_the_server(fal: Fal, tmp_path: Path, prompt: str) -> None:

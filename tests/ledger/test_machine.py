@@ -257,7 +257,7 @@ def test_the_ledger_does_what_the_model_does(
     new_database: Callable[[], Database], request: pytest.FixtureRequest
 ) -> None:
     on_sqlite = "sqlite" in request.node.name
-    run(new_database, cases=80 if on_sqlite else 30, steps=25, shrink=False)
+    run(new_database, cases=60 if on_sqlite else 24, steps=25, shrink=False)
 
 
 @pytest.mark.torture

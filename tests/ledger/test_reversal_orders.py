@@ -18,7 +18,7 @@ import pytest
 
 from oanim_server.ledger.operations import Commit, OpenWallet, Release, Reserve
 from oanim_server.ledger.refusals import InsufficientCredits
-from oanim_server.ledger.values import DAY, SERVER, Account, Outcome, State
+from oanim_server.ledger.values import DAY, SERVER, Account, Outcome, State, WalletFacts
 from tests.ledger.driving import Driven, batch, open_account
 from tests.ledger.selling import Disputed, Event, Paid, Purchase, Refunded, Shop
 
@@ -223,17 +223,16 @@ class Cases:
         ]
         return batch(self.ledger.ledger, works)
 
-    def tell(self, events: Sequence[Event]) -> list[Outcome]:
-        """Tell each wallet a word; and again, for what was heard of a purchase before it was paid."""
-        answers: list[Outcome] = []
-        for _ in range(2):
-            works = [
-                self.shop.word(case.wallet_id, self.scene.purchase, event)
-                for case, event in zip(self.cases, events, strict=True)
-            ]
-            answers = batch(self.ledger.ledger, works)
-            assert all(isinstance(answer, Outcome) for answer in answers), answers
-        return answers
+    def tell(self, events: Sequence[Event]) -> list[WalletFacts]:
+        """Tell each wallet a word; and once more that it is paid, for what was heard before that."""
+        told = list(zip(self.cases, events, strict=True))
+        wallets: dict[int, WalletFacts] = {}
+        for words_of in (told, [(case, event) for case, event in told if event == Paid()]):
+            works = [self.shop.word(case.wallet_id, self.scene.purchase, event) for case, event in words_of]
+            for answer in batch(self.ledger.ledger, works):
+                assert isinstance(answer, Outcome), answer
+                wallets[answer.wallet.wallet_id] = answer.wallet
+        return [wallets[case.wallet_id] for case in self.cases]
 
     def books(self, wallet_id: int) -> dict[str, int]:
         names = {Account.PROMOTIONS: "promotions and breakage", Account.BREAKAGE: "promotions and breakage"}
@@ -249,10 +248,10 @@ class Cases:
         """Tell all words, each wallet in its own order, and look after each; what is expected at the end."""
         expected: list[Expected] = []
         for step in range(len(self.cases[0].order)):
-            answers = self.tell([case.order[step] for case in self.cases])
+            wallets = self.tell([case.order[step] for case in self.cases])
             expected = [Expected(self.scene, (*before, *case.order[: step + 1])) for case in self.cases]
-            for answer, case, wanted in zip(answers, self.cases, expected, strict=True):
-                assert answer.wallet[1:4] == (wanted.balance, wanted.held, wanted.debt), case.order
+            for facts, case, wanted in zip(wallets, self.cases, expected, strict=True):
+                assert facts[1:4] == (wanted.balance, wanted.held, wanted.debt), case.order
         for case, wanted in zip(self.cases, expected, strict=True):
             assert self.books(case.wallet_id) == wanted.books, case.order
         assert len({(wanted.balance, wanted.held, wanted.debt) for wanted in expected}) == 1

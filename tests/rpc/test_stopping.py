@@ -19,6 +19,7 @@ from openanimate.metering.v1 import checkout_service_pb2 as checkout
 from openanimate.metering.v1 import generate_service_pb2 as generate
 from openanimate.metering.v1 import wallet_service_pb2 as wallet
 from openanimate.metering.v1.checkout_service_pb2_grpc import CheckoutServiceStub
+from openanimate.metering.v1.role_pb2 import ROLE_SERVICE
 from tests.server import SECONDS, Calls, Refused, new_key, running, spawned
 
 if TYPE_CHECKING:
@@ -119,10 +120,12 @@ def test_what_is_in_flight_finishes_and_what_is_new_is_refused(tmp_path: Path) -
         while (refused := attempt(calls)) is None:
             time.sleep(0.01)
         assert refused == Refused(grpc.StatusCode.UNAVAILABLE, "DRAINING")
-        assert httpx.get(f"{server.http_url}/healthz").status_code == 503
+        unwell = httpx.get(f"{server.http_url}/healthz")
+        assert (unwell.status_code, unwell.json()) == (503, {"status": "draining"})
         finish.set()
         assert upload.result().content_type == "image/png"
         assert server.process.wait(SECONDS) == 0
+    assert not any("database" in entry["message"] for entry in server.entries())
 
 
 def attempt(calls: Calls) -> Refused | None:
@@ -161,6 +164,30 @@ def test_a_second_server_on_the_same_folder_is_refused_in_one_sentence(tmp_path:
         spawned({"OANIM_DATA": str(tmp_path)}, tmp_path / "second"),
     ):
         pass
+
+
+def test_a_second_server_on_one_folder_leaves_the_socket_to_the_first(
+    postgresql_environment: dict[str, str], tmp_path: Path
+) -> None:
+    environment = {**postgresql_environment, "OANIM_DATA": str(tmp_path)}
+    with running(environment) as server:
+        with (
+            pytest.raises(AssertionError, match=r"oanim\.sock answers already: one OANIM_DATA a server"),
+            spawned(environment, tmp_path / "second"),
+        ):
+            pass
+        assert server.create_key(ROLE_SERVICE).token
+
+
+def test_a_socket_that_a_crash_left_is_made_anew(
+    postgresql_environment: dict[str, str], tmp_path: Path
+) -> None:
+    environment = {**postgresql_environment, "OANIM_DATA": str(tmp_path)}
+    with spawned(environment, tmp_path / "log") as server:
+        server.kill()
+    assert (tmp_path / "oanim.sock").exists()
+    with running(environment) as again:
+        assert again.create_key(ROLE_SERVICE).token
 
 
 def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -24,8 +24,8 @@ def backup(source: Path, target: Path) -> None:
     if target.exists():
         raise DatabaseError(f"{target} is there already: name a new file")
     written = target.with_name(f"{target.name}.part")
-    written.unlink(missing_ok=True)
     try:
+        written.unlink(missing_ok=True)
         # The database lies in a folder that only its owner can open; the copy may not.
         os.close(os.open(written, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with (
@@ -41,7 +41,8 @@ def backup(source: Path, target: Path) -> None:
     except OSError as error:
         raise DatabaseError(f"{target} cannot be written: {error.strerror}") from None
     finally:
-        written.unlink(missing_ok=True)
+        with suppress(OSError):
+            written.unlink()
 
 
 def _sync(path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from oanim_server.generation.refusals import OutputGone, OutputUnavailable
+from oanim_server.generation.refusals import OutputElsewhere, OutputGone, OutputUnavailable
 from oanim_server.generation.values import Piece
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ class Downloads:
         """An output, piece by piece, no faster than it is taken.
 
         :raises OutputGone: when the provider no longer has it.
-        :raises OutputUnavailable: when it does not answer, breaks off, or names a host that is not allowed.
+        :raises OutputUnavailable: when it does not answer, or breaks off.
+        :raises OutputElsewhere: when the output is at a host that is not allowed, or is none.
         """
         pieces = _inline(output) if output.url.startswith("data:") else self._fetched(output)
         async with aclosing(pieces):
@@ -79,7 +80,9 @@ class Downloads:
                     if first.content_type:
                         yield first
                     return
-        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError) as error:
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise OutputElsewhere from error
+        except (httpx.HTTPError, httpx.StreamError, OSError) as error:
             log.warning("an output cannot be read", extra={"error": type(error).__name__})
             raise OutputUnavailable from error
         raise OutputUnavailable
@@ -90,7 +93,7 @@ class Downloads:
         if (url.scheme == "https" and named) or (url.scheme, url.host, url.port) == self._local:
             return
         log.error("an output is at a host that is not configured", extra={"host": host})
-        raise OutputUnavailable
+        raise OutputElsewhere
 
 
 def _check_status(response: httpx.Response) -> None:
@@ -120,10 +123,10 @@ async def _inline(output: Output) -> AsyncGenerator[Piece]:
     media_type, _, encoding = head.partition(";")
     try:
         if encoding != "base64":
-            raise OutputUnavailable
+            raise OutputElsewhere
         content = base64.b64decode(text, validate=True)
     except binascii.Error as error:
-        raise OutputUnavailable from error
+        raise OutputElsewhere from error
     content_type = output.content_type or media_type or "application/octet-stream"
     for start in range(0, max(1, len(content)), PIECE_BYTES):
         chunk = content[start : start + PIECE_BYTES]

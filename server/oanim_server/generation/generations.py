@@ -185,7 +185,7 @@ class Generations:
         await self._uploads.sweep()
 
     async def read_output(self, wallet_id: int, number: int, index: int) -> AsyncGenerator[Piece]:
-        """One output of a generation. Raises NotFound, OutputGone, OutputUnavailable."""
+        """One output of a generation. Raises NotFound, OutputGone, OutputUnavailable, OutputElsewhere."""
         generation = await self.get(wallet_id, number)
         if not 0 <= index < len(generation.outputs):
             raise NotFound(what="output")

@@ -42,3 +42,7 @@ class OutputGone(Refusal):
 
 class OutputUnavailable(Refusal):
     """The provider does not hand out the output now; asking again may help."""
+
+
+class OutputElsewhere(OutputUnavailable):
+    """The output is where this server may not read, or is nothing that can be read: now and later."""

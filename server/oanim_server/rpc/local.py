@@ -15,10 +15,21 @@ if TYPE_CHECKING:
 
 # An audit of much takes its time.
 SECONDS = 600.0
+_DECIDED = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.ALREADY_EXISTS,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.PERMISSION_DENIED,
+)
 
 
 class RefusedError(Exception):
     """The server answered, and said no. The message is its sentence."""
+
+
+class UnansweredError(RefusedError):
+    """Whether it was done is not known, or it may be later: the same call, under its key, tells."""
 
 
 class NobodyThereError(Exception):
@@ -29,7 +40,7 @@ def ask(socket: Path, method: str, request: Message) -> Any:
     """Make a call of AdminService, by its name.
 
     :raises NobodyThereError: when no server listens on the socket.
-    :raises RefusedError: when it refuses.
+    :raises RefusedError: when it refuses; UnansweredError where the same again may succeed.
     """
     if not socket.exists():
         raise NobodyThereError
@@ -40,4 +51,5 @@ def ask(socket: Path, method: str, request: Message) -> Any:
             # A server that is there and says UNAVAILABLE says why; a channel has no trailing details.
             if error.code() is grpc.StatusCode.UNAVAILABLE and not error.trailing_metadata():
                 raise NobodyThereError from None
-            raise RefusedError(error.details() or error.code().name) from None
+            kind = RefusedError if error.code() in _DECIDED else UnansweredError
+            raise kind(error.details() or error.code().name) from None

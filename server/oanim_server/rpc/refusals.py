@@ -261,6 +261,14 @@ TABLE: dict[type[ledger.Refusal], Row] = {
         lambda _: "The provider does not hand out this output now: try again shortly.",
         retry=True,
     ),
+    generation.OutputElsewhere: Row(
+        StatusCode.FAILED_PRECONDITION,
+        "PROVIDER_FAILED",
+        lambda _: (
+            "The provider keeps this output where this server may not read: ask whoever runs it to look at "
+            "OANIM_OUTPUT_HOSTS."
+        ),
+    ),
     RateLimited: Row(
         StatusCode.RESOURCE_EXHAUSTED,
         "RATE_LIMITED",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -131,6 +132,9 @@ class LocalServer:
                 f"OANIM_DATA is too long a path for a socket in it: {self._path} has more than "
                 f"{_SOCKET_PATH_BYTES} bytes."
             )
+        if _answers(self._path):
+            # On PostgreSQL no lock says so. Its owner's commands must not reach another server.
+            raise CannotListenError(f"{self._path} answers already: one OANIM_DATA a server.")
         self._path.unlink(missing_ok=True)
         try:
             with _private():
@@ -172,6 +176,17 @@ def _server(edge: Edge, streams_per_connection: int) -> grpc.aio.Server:
     )
     server.add_generic_rpc_handlers((edge,))
     return server
+
+
+def _answers(path: Path) -> bool:
+    """Whether somebody listens on a socket; one that a crash left behind is only a file."""
+    with socket.socket(socket.AF_UNIX) as end:
+        end.settimeout(1.0)
+        try:
+            end.connect(os.fspath(path))
+        except OSError as error:
+            return isinstance(error, TimeoutError | BlockingIOError)
+    return True
 
 
 @contextmanager

@@ -38,8 +38,6 @@ _MAX_OFFSET = 2**31 - 1
 
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _FIRST_DAY = date.min.toordinal() - _EPOCH_DAY
-# What a row's number may be.
-_LAST_NUMBER = (1 << 63) - 1
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 # What Timestamp may hold: the years 1 to 9999.
 _FIRST_SECOND = -62_135_596_800
@@ -160,8 +158,6 @@ def _page_number(token: str, most: int) -> int:
     try:
         number = base64.urlsafe_b64decode(token.encode("ascii") + b"==")
         if not number.isdigit() or page_token(int(number)) != token or int(number) > most:
-            raise ValueError(token)
-        if int(number) > _LAST_NUMBER:
             raise ValueError(token)
     except (ValueError, binascii.Error):
         raise InvalidField(

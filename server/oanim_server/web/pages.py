@@ -11,6 +11,8 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from oanim_server.ledger.refusals import Draining
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
@@ -27,7 +29,8 @@ def pages(
 ) -> Starlette:
     """The application.
 
-    :param ask_database: raises whatever it likes when the database does not answer.
+    :param ask_database: raises Draining when the server is about to stop, and whatever it likes when the
+        database does not answer.
     :param more: routes of the capabilities.
     """
 
@@ -35,6 +38,8 @@ def pages(
         try:
             async with asyncio.timeout(HEALTH_SECONDS):
                 await ask_database()
+        except Draining:
+            return JSONResponse({"status": "draining"}, status_code=503)
         except Exception as error:  # noqa: BLE001 - whatever it is: not well
             log.warning("the database does not answer", extra={"error": type(error).__name__})
             return JSONResponse({"status": "database away"}, status_code=503)
