@@ -35,7 +35,7 @@ from oanim_server.web.webhook import PATH, Webhook
 from tests.ledger.driving import Clock, open_account, with_clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine
 
     from oanim_server.checkout.values import Event
     from oanim_server.database.engine import Database
@@ -49,6 +49,8 @@ TERMS = Terms(
     minimum_micros=5 * USD, maximum_micros=10_000 * USD, bonus_threshold_micros=50 * USD, bonus_percent=10
 )
 SECONDS = 60.0
+# Nobody listens there.
+RETURN_URL = "http://127.0.0.1:9"
 _AS_SELLER = {"authorization": f"Bearer {KEY}"}
 NOTE = Note("ann", "the customer asked")
 
@@ -134,9 +136,6 @@ class Shop:
         *,
         lifetime: int | None = None,
         tax: bool = False,
-        key: str = KEY,
-        terms: Terms = TERMS,
-        return_url: str = "http://127.0.0.1:9",
         clock: Clock | None = None,
         port: int = 0,
     ) -> None:
@@ -145,9 +144,9 @@ class Shop:
         if clock is not None:
             with_clock(database, clock)
         self.ledger = Ledger(database)
-        options = PageOptions(lambda: return_url, invoices=False, automatic_tax=tax, receipt_mail=True)
-        self.stripe = Stripe(key, url=url, options=options) if url else None
-        self.checkouts = Checkouts(database, self.ledger, self.stripe, terms=terms, lifetime=lifetime)
+        options = PageOptions(lambda: RETURN_URL, invoices=False, automatic_tax=tax, receipt_mail=True)
+        self.stripe = Stripe(KEY, url=url, options=options) if url else None
+        self.checkouts = Checkouts(database, self.ledger, self.stripe, terms=TERMS, lifetime=lifetime)
         self.counts = self.checkouts.counts
         self.reconciler: Reconciler
         self.url = ""
@@ -421,8 +420,3 @@ def event(kind: str, about: dict[str, Any], event_id: str = "") -> Event:
     """An event about an object, as it would be told."""
     content = {"id": event_id or f"evt_{uuid.uuid4().hex}", "type": kind, "data": {"object": about}}
     return words.event_of(content)
-
-
-def balances(house: House, accounts: Sequence[int]) -> list[int]:
-    """What is in each wallet."""
-    return [house.balance(account_id) for account_id in accounts]
