@@ -43,7 +43,7 @@ def configure(level: str, stream: IO[str] | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("httpx", "httpcore", "alembic", "uvicorn", "asyncio"):
+    for noisy in ("httpx", "httpcore", "stripe", "alembic", "uvicorn", "asyncio"):
         # One level quieter than ours, and never chattier than a warning.
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
 
