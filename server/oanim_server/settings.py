@@ -98,7 +98,7 @@ class Settings:
     queue: int = 2_000
     group: int = 1_000
     calls_in_flight: int = 10_000
-    streams_per_connection: int = 100
+    streams_per_connection: int = 1_000
     drain_seconds: int = 20
 
     postgresql_unsafe: bool = False

@@ -238,6 +238,20 @@ def test_an_address_without_a_key_has_so_many_streams_open(strict: RunningServer
         cast("grpc.Call", stream).cancel()
 
 
+def test_hundreds_of_calls_at_once_on_one_connection_are_all_answered(tmp_path: Path) -> None:
+    """The default leaves room: at its limit gRPC refuses what an honest client sends."""
+    with running({"OANIM_DATA": str(tmp_path), "OANIM_BURST": "1000"}) as server:
+        calls = Calls(server.channel, server.sign_up())
+        for _ in range(3):
+            asked = [
+                calls.wallet.GetWallet.future(
+                    wallet.GetWalletRequest(), metadata=calls.user.metadata, timeout=SECONDS
+                )
+                for _ in range(300)
+            ]
+            assert {future.result().wallet.balance_micros for future in asked} == {5_000_000}
+
+
 def test_a_stranger_s_streams_lock_nobody_out(tmp_path: Path) -> None:
     environment = {"OANIM_DATA": str(tmp_path), "OANIM_CALLS_IN_FLIGHT": "100", "OANIM_BURST": "2000"}
     with running(environment) as server, ExitStack() as stack:
