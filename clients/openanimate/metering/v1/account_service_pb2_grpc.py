@@ -146,6 +146,9 @@ class AccountServiceServicer:
         does what is held, in the period in which it was reserved. A limit that is
         there already gets the new amount.
 
+        It stops work from starting, and is not asked again when work is charged: a
+        Commit after the ttl ran out (settled late) may pass it.
+
         Repeating a call with the same idempotency_key changes nothing more.
 
         Fails with NOT_FOUND for a key that is not the account's, WRONG_ROLE when

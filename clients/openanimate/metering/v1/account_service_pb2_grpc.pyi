@@ -74,6 +74,9 @@ class AccountServiceStub:
     does what is held, in the period in which it was reserved. A limit that is
     there already gets the new amount.
 
+    It stops work from starting, and is not asked again when work is charged: a
+    Commit after the ttl ran out (settled late) may pass it.
+
     Repeating a call with the same idempotency_key changes nothing more.
 
     Fails with NOT_FOUND for a key that is not the account's, WRONG_ROLE when
@@ -134,6 +137,9 @@ class AccountServiceAsyncStub(AccountServiceStub):
     week or a month, UTC. What was spent since the period began counts, and so
     does what is held, in the period in which it was reserved. A limit that is
     there already gets the new amount.
+
+    It stops work from starting, and is not asked again when work is charged: a
+    Commit after the ttl ran out (settled late) may pass it.
 
     Repeating a call with the same idempotency_key changes nothing more.
 
@@ -228,6 +234,9 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         week or a month, UTC. What was spent since the period began counts, and so
         does what is held, in the period in which it was reserved. A limit that is
         there already gets the new amount.
+
+        It stops work from starting, and is not asked again when work is charged: a
+        Commit after the ttl ran out (settled late) may pass it.
 
         Repeating a call with the same idempotency_key changes nothing more.
 
