@@ -172,6 +172,16 @@ def test_a_report_that_breaks_off_is_taken_up_again(cli: Cli, shop: ScriptedServ
     assert cli.run("billing", "buy", "--amount", "50").exit_code == 0
 
 
+def test_a_service_that_goes_away_meanwhile_is_asked_again_and_that_is_said(
+    cli: Cli, shop: ScriptedServer
+) -> None:
+    away = Refusal(StatusCode.UNAVAILABLE)
+    shop.script(WATCH, [told("OPEN"), away], away, [told("OPEN"), told("PAID")])
+    ended = cli.run("billing", "buy", "--amount", "50")
+    assert ended.exit_code == 0
+    assert "the service does not answer; asking again" in ended.err.splitlines()
+
+
 def test_a_report_that_is_lost_says_how_to_look_again(cli: Cli, shop: ScriptedServer) -> None:
     shop.script(WATCH, [told("OPEN"), Refusal(StatusCode.UNAUTHENTICATED, "KEY_INVALID")])
     ended = cli.run("billing", "buy", "--amount", "50")

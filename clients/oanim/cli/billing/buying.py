@@ -8,13 +8,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from oanim.calls.checkout import watch_checkout
 from oanim.cli import progress
 from oanim.cli.billing.balance import low_balance
 from oanim.cli.billing.purchases import credits_of, ended_unpaid
-from oanim.cli.failures import INTERRUPTED, USAGE, Failure
+from oanim.cli.failures import AWAY, INTERRUPTED, USAGE, Failure
 from oanim.cli.messages import plain
 from oanim.cli.money import dollars, usd
 from oanim.cli.repeating import note_key, with_key
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 _UNPAID = (CheckoutState.CHECKOUT_STATE_EXPIRED, CheckoutState.CHECKOUT_STATE_FAILED)
 _PERCENT = 100
+# How long a service that does not answer is waited for.
+_PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,15 @@ def _awaited(
             if opens_browser:
                 _open(checkout.url)
         with progress.shown() as shown:
-            for told in client.watch_checkout(checkout_id=checkout.checkout_id):
+
+            def ask_again(_: OanimError, silent_s: float) -> None:
+                if silent_s > _PATIENCE_S:
+                    why = f"the service has not answered for {silent_s:.0f} s. {look_again}"
+                    raise Failure(why, AWAY)
+                shown.now("the service does not answer; asking again")
+
+            call = replace(watch_checkout(checkout_id=checkout.checkout_id), on_break=ask_again)
+            for told in client.connection.stream(call):
                 if told.checkout.state in (*_UNPAID, CheckoutState.CHECKOUT_STATE_PAID):
                     return told
                 shown.now(_said(told.checkout))
