@@ -98,22 +98,22 @@ def test_a_file_that_cannot_be_written_is_one_sentence_and_exit_1(tmp_path: Path
         (("backup", str(target)), {}, f"{target} cannot be written: No such file or directory"),
         (("serve",), {"OANIM_UPLOADS_FOLDER": "/dev/null/x"}, "/dev/null/x: Not a directory"),
         (("serve",), {"OANIM_DATA": "/dev/null/x"}, "/dev/null/x cannot be used: Not a directory"),
-        (("audit", "--anchor", "/dev/null/x"), {}, "/dev/null/x.new: Not a directory"),
+        (("audit", "--anchor", "/dev/null/x"), {}, "/dev/null/x cannot be written: Not a directory"),
     ):
         environment = {"OANIM_DATA": data, "OANIM_PORT": "0", "OANIM_HTTP_PORT": "0", **more}
         finished = command(*arguments, **environment)
         assert said(finished) == (1, "", f"oanim-server: {sentence}\n")
 
 
-def test_a_fault_of_ours_is_in_the_log_as_json(tmp_path: Path) -> None:
+def test_a_database_of_a_newer_server_is_one_sentence_and_exit_1(tmp_path: Path) -> None:
     with spawned({"OANIM_DATA": str(tmp_path)}, tmp_path / "log"):
         pass
-    (tmp_path / "anchor").write_text("[]")
-    finished = command("audit", "--anchor", str(tmp_path / "anchor"), OANIM_DATA=str(tmp_path))
-    *log, sentence = finished.stderr.splitlines()
-    assert sentence.startswith("oanim-server: ")
-    assert all(json.loads(line)["message"] for line in log)
-    assert finished.returncode == 1
+    with closing(sqlite3.connect(tmp_path / "oanim.db")) as newer, newer:
+        newer.execute("UPDATE alembic_version SET version_num = '9999'")
+    for arguments in (("serve",), ("migrate",)):
+        finished = command(*arguments, OANIM_DATA=str(tmp_path), OANIM_PORT="0", OANIM_HTTP_PORT="0")
+        sentence = "this database was brought to its schema by a newer oanim-server: start that one"
+        assert said(finished) == (1, "", f"oanim-server: {sentence}\n")
 
 
 def test_a_price_file_that_is_none_is_one_sentence_and_exit_2(tmp_path: Path) -> None:

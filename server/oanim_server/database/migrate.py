@@ -9,6 +9,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+
+from oanim_server.database.engine import DatabaseError
 
 if TYPE_CHECKING:
     from oanim_server.database.engine import Database
@@ -32,7 +35,12 @@ def migrate(database: Database) -> None:
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7246035231)")
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError:
+            raise DatabaseError(
+                "this database was brought to its schema by a newer oanim-server: start that one"
+            ) from None
 
 
 def is_current(database: Database) -> bool:
