@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import IO
 
 FLUSH_SECONDS = 0.2
+NOISY = ("httpx", "httpcore", "stripe", "alembic", "uvicorn", "asyncio")
 # What every record has; the rest of its attributes came as `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -43,7 +44,7 @@ def configure(level: str, stream: IO[str] | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("httpx", "httpcore", "stripe", "alembic", "uvicorn", "asyncio"):
+    for noisy in NOISY:
         # One level quieter than ours, and never chattier than a warning.
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
 

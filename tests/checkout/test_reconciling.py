@@ -127,7 +127,7 @@ def test_an_event_that_fails_stops_none_of_the_others_and_is_tried_again(house: 
     for purchase in purchases:
         till.pay(purchase)
     # The database refuses what is to be written of the first.
-    house.sql("INSERT INTO purchase_credits VALUES (:w, 1, 'x', 1, 0, 0, 0, 0, 0, 0)", w=unlucky)
+    house.sql("INSERT INTO purchase_credits VALUES (:w, 1, 'x', 1, 0, 0, 0, 0, 0, 0, 0)", w=unlucky)
     with pytest.raises(Faulty):
         house.reconcile()
     assert (house.balance(unlucky), house.balance(account), mark(house)) == (0, 143 * USD, [])

@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from oanim_server.__main__ import main
+from oanim_server.logs import NOISY
 from openanimate.metering.v1 import wallet_service_pb2 as wallet
 from tests.commands.test_commands import command, said
 from tests.selling import (
@@ -46,12 +47,14 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     """Run a command here, which takes the logs to itself for as long as it runs."""
     others = {name: None for name in os.environ if name.startswith("OANIM_")}
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers = root.handlers[:]
+    levels = {name: logging.getLogger(name).level for name in (None, *NOISY)}
     try:
         done = CliRunner().invoke(main, arguments, env={**others, **environment}, catch_exceptions=False)
     finally:
         root.handlers[:] = handlers
-        root.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
