@@ -200,6 +200,26 @@ def test_what_expires_of_a_purchase_after_others_paid_for_it_comes_back(
     assert ledger.problems() == []
 
 
+def test_bought_credits_that_expire_at_noon_cannot_be_reserved_at_noon(ledger: Driven) -> None:
+    wallet_id, shop = ledger.open_wallet(0), Shop(ledger)
+    midnight = ledger.clock.now
+    noon, minute = midnight + DAY // 2, 60_000_000
+    shop.sell(wallet_id, Purchase("p", 50, 5, lifetime=DAY // 2))
+    ledger.clock.now = noon - 1
+    kept = ledger.hold(wallet_id, 5)
+    ledger.clock.now = noon
+    assert isinstance(ledger.refused(ledger.reserve(wallet_id, 1)), InsufficientCredits)
+    ledger.clock.now = noon + 2 * minute
+    times = (noon - minute, noon + minute)
+    asked = [ledger.statement(wallet_id, as_of=time) for time in times]
+    assert [statement.wallet[1:3] for statement in asked] == [(55, 0), (5, 5)]
+    ledger.run(ledger.commit(wallet_id, kept, 5))
+    ledger.clock.forward(DAY)
+    ledger.settle(wallet_id)
+    assert [ledger.statement(wallet_id, as_of=time) for time in times] == asked
+    assert ledger.problems() == []
+
+
 def test_the_same_event_has_one_effect_under_its_key_and_under_another(ledger: Driven) -> None:
     wallet_id, shop = ledger.open_wallet(0), Shop(ledger)
     for event in (Paid(), Refunded("a", 25), Disputed("d", 10), Disputed("d", 10, reinstated=True)):
