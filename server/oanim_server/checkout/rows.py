@@ -275,12 +275,6 @@ def quarantined_event(connection: Connection, *, event_id: str) -> tuple[Quarant
     return Quarantined(*found), Event(*connection.execute(_events().where(here)).one())
 
 
-def count_quarantined(connection: Connection) -> int:
-    """How many are in quarantine."""
-    query = select(func.count()).select_from(inbox).where(_I.standing == Standing.QUARANTINED.value)
-    return int(connection.execute(query).scalar_one())
-
-
 def resolve(
     connection: Connection, now: int, *, event_id: str, actor: str, reason: str, dismiss: bool
 ) -> bool:
