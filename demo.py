@@ -86,6 +86,7 @@ def _told(words: str, expected: int, environment: dict[str, str], stripe_url: st
 
 def _paid(stripe_url: str, session_id: str) -> None:
     """What a customer does on the page: here nobody looks at it."""
+    print("(the demo pays on that page)", flush=True)
     httpx.post(f"{stripe_url}/sandbox/sessions/{session_id}/pay", json={}).raise_for_status()
 
 
