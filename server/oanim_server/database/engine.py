@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import RootTransaction
 
+    from oanim_server.database.columns import Loaded
+
 T = TypeVar("T")
 
 READERS = 4
@@ -77,9 +79,8 @@ class Statements(Protocol):
 
     clock: Callable[..., int]
     snapshot_clock: Callable[..., int]
-    lock_wallets: Callable[..., Any]
-    known_keys: Callable[..., Any]
-    known_refusals: Callable[..., Any]
+    lock_wallets: Callable[..., None]
+    load: Callable[..., Loaded]
     load_reservations: Callable[..., Any]
     open_lots: Callable[..., Any]
     due_reservations: Callable[..., Any]

@@ -13,10 +13,15 @@ from typing import TYPE_CHECKING, Any
 from oanim_server.database import tables
 from oanim_server.database.columns import (
     LOT_COLUMNS,
+    REFUSAL_COLUMNS,
     RESERVATION_COLUMNS,
     TRANSACTION_COLUMNS,
     WALLET_COLUMNS,
+    Asked,
+    Loaded,
+    in_json,
     listed,
+    loaded,
     prefixed,
 )
 
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
     import psycopg
 
 Rows = Sequence[Any]
+_HEX = "encode({}, 'hex')"
 
 
 def clock(driver: psycopg.Connection[Any]) -> int:
@@ -44,41 +50,57 @@ def snapshot_clock(driver: psycopg.Connection[Any]) -> int:
 _SNAPSHOT_CLOCK = "SELECT (extract(epoch FROM transaction_timestamp()) * 1000000)::bigint"
 
 
-def lock_wallets(driver: psycopg.Connection[Any], wallet_ids: Sequence[int]) -> Rows:
-    return driver.execute(_LOCK_WALLETS, (_ints(wallet_ids),)).fetchall()
+def lock_wallets(driver: psycopg.Connection[Any], wallet_ids: Sequence[int]) -> None:
+    """Lock what is to be read and changed: from here to the commit nobody else changes these wallets."""
+    driver.execute(_LOCK_WALLETS, (_ints(wallet_ids),))
 
 
 # Ascending, so that two replicas never wait for each other in a circle.
-_LOCK_WALLETS = f"""
-SELECT {listed(WALLET_COLUMNS)} FROM wallets WHERE wallet_id = ANY(%s::bigint[]) ORDER BY wallet_id FOR UPDATE
+_LOCK_WALLETS = """
+SELECT wallet_id FROM wallets WHERE wallet_id = ANY(%s::bigint[]) ORDER BY wallet_id FOR UPDATE
 """
 
 
-def known_keys(driver: psycopg.Connection[Any], identities: Sequence[tuple[str, int, int, int]]) -> Rows:
-    return driver.execute(_KNOWN_KEYS, _identities(identities)).fetchall()
+def load(driver: psycopg.Connection[Any], asked: Asked) -> Loaded:
+    """What a group needs, in one round trip."""
+    wallet_ids = _ints(asked.wallet_ids)
+    numbers = tuple(map(_ints, zip(*asked.reservations, strict=True))) or ("{}", "{}")
+    values = (
+        wallet_ids,
+        *_identities(asked.identities),
+        *_identities(asked.starting),
+        asked.refused_since,
+        *numbers,
+        wallet_ids,
+    )
+    found = driver.execute(_LOAD, values).fetchone()
+    return loaded(found or ())
 
 
-_KNOWN_KEYS = f"""
-SELECT {prefixed("t", TRANSACTION_COLUMNS)}
-FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::integer[])
-  AS asked (idem_key, wallet_id, caller, method)
-JOIN transactions AS t USING (idem_key, wallet_id, caller, method)
-WHERE t.idem_key IS NOT NULL
-"""
-
-
-def known_refusals(
-    driver: psycopg.Connection[Any], identities: Sequence[tuple[str, int, int, int]], since: int
-) -> Rows:
-    return driver.execute(_KNOWN_REFUSALS, (*_identities(identities), since)).fetchall()
-
-
-_KNOWN_REFUSALS = """
-SELECT r.idem_key, r.wallet_id, r.caller, r.method, r.fingerprint, r.reason, r.facts
-FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::integer[])
-  AS asked (idem_key, wallet_id, caller, method)
-JOIN refusals AS r USING (idem_key, wallet_id, caller, method)
-WHERE r.at > %s
+_LOAD = f"""
+SELECT (
+  SELECT coalesce(json_agg(json_build_array({in_json("w", WALLET_COLUMNS, _HEX)})), '[]')::text
+  FROM wallets AS w WHERE w.wallet_id = ANY(%s::bigint[])
+), (
+  SELECT coalesce(json_agg(json_build_array({in_json("t", TRANSACTION_COLUMNS, _HEX)})), '[]')::text
+  FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::integer[])
+    AS asked (idem_key, wallet_id, caller, method)
+  JOIN transactions AS t USING (idem_key, wallet_id, caller, method)
+  WHERE t.idem_key IS NOT NULL
+), (
+  SELECT coalesce(json_agg(json_build_array({in_json("r", REFUSAL_COLUMNS, _HEX)})), '[]')::text
+  FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::integer[])
+    AS asked (idem_key, wallet_id, caller, method)
+  JOIN refusals AS r USING (idem_key, wallet_id, caller, method)
+  WHERE r.at > %s
+), (
+  SELECT coalesce(json_agg(json_build_array({prefixed("r", RESERVATION_COLUMNS)})), '[]')::text
+  FROM unnest(%s::bigint[], %s::bigint[]) AS asked (wallet_id, number)
+  JOIN reservations AS r USING (wallet_id, number)
+), (
+  SELECT coalesce(json_agg(json_build_array({prefixed("l", LOT_COLUMNS)})), '[]')::text
+  FROM lots AS l WHERE l.wallet_id = ANY(%s::bigint[]) AND l.remaining_micros > 0
+)
 """
 
 
@@ -312,7 +334,7 @@ _LITERALS: dict[str, Callable[[Iterable[Any]], str]] = {"i": _ints, "t": _texts,
 
 
 def _identities(identities: Sequence[tuple[str, int, int, int]]) -> tuple[str, str, str, str]:
-    keys, wallets, callers, methods = zip(*identities, strict=True)
+    keys, wallets, callers, methods = zip(*identities, strict=True) if identities else ((), (), (), ())
     return _texts(keys), _ints(wallets), _ints(callers), _ints(methods)
 
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from oanim_server.database.columns import Asked
 from oanim_server.database.engine import driver_of
 from oanim_server.ledger import journal, rows
 from oanim_server.ledger.cold import Cold
@@ -63,16 +64,14 @@ class Group:
 
     def _load(self) -> None:
         working = self.working
-        self._lock_wallets()
+        wallet_ids = sorted({o.wallet_id for o in self._operations if not o.opens_wallet})
+        if wallet_ids:
+            # The lock of I3 and I7: from here to the commit nobody else changes these wallets.
+            self._statements.lock_wallets(self._driver, wallet_ids)
         working.now = self._statements.clock(self._driver)
         if not self._operations:
             return
-        self._load_keys()
-        self._load_reservations()
-        if working.wallets:
-            for found in self._statements.open_lots(self._driver, list(working.wallets)):
-                wallet_id, lot = rows.lot_of(found)
-                working.wallets[wallet_id].lots[lot.number] = lot
+        self._load_rows(wallet_ids)
         expiring = self._load_due()
         self._load_counters()
         for due in expiring:
@@ -80,38 +79,41 @@ class Group:
             if not due.complete:
                 self._incomplete.add(due.wallet.wallet_id)
 
-    def _lock_wallets(self) -> None:
-        """The lock of I3 and I7: from here to the commit nobody else changes these wallets."""
-        wallet_ids = sorted({o.wallet_id for o in self._operations if not o.opens_wallet})
-        if wallet_ids:
-            for row in self._statements.lock_wallets(self._driver, wallet_ids):
-                wallet = rows.wallet_of(row)
-                self.working.wallets[wallet.wallet_id] = wallet
+    def _load_rows(self, wallet_ids: list[int]) -> None:
+        working, operations = self.working, self._operations
+        found = self._statements.load(
+            self._driver,
+            Asked(
+                wallet_ids,
+                identities=list({o.identity for o in operations}),
+                starting=[o.identity for o in operations if o.starts_work],
+                refused_since=working.now - REFUSAL_MEMORY,
+                reservations=list(
+                    {(o.wallet_id, o.number) for o in self._operations if o.number is not None}
+                ),
+            ),
+        )
+        for row in found.wallets:
+            wallet = rows.wallet_of(row)
+            working.wallets[wallet.wallet_id] = wallet
+        for row in found.lots:
+            wallet_id, lot = rows.lot_of(row)
+            working.wallets[wallet_id].lots[lot.number] = lot
+        for row in found.known:
+            known = journal.Row(*row)
+            working.known[known.idem_key or "", known.wallet_id, known.caller, known.method] = known
+        for key, wallet_id, caller, method, fingerprint, reason, facts in found.refusals:
+            self._answered[key, wallet_id, caller, method] = (fingerprint, revive(reason, facts))
+        self._keep_reservations(found.reservations)
+        replayed = {(row.wallet_id, row.reservation) for row in working.known.values() if row.reservation}
+        missing = list(replayed - working.reservations.keys())
+        if missing:
+            self._keep_reservations(self._statements.load_reservations(self._driver, missing))
 
-    def _load_keys(self) -> None:
-        identities = list({operation.identity for operation in self._operations})
-        for found in self._statements.known_keys(self._driver, identities):
-            row = journal.Row(*found)
-            self.working.known[row.idem_key or "", row.wallet_id, row.caller, row.method] = row
-        starting = [operation.identity for operation in self._operations if operation.starts_work]
-        if starting:
-            self._load_refusals(starting)
-
-    def _load_reservations(self) -> None:
-        working = self.working
-        numbers = {(o.wallet_id, o.number) for o in self._operations if o.number is not None}
-        numbers.update((row.wallet_id, row.reservation) for row in working.known.values() if row.reservation)
-        if numbers:
-            for found in self._statements.load_reservations(self._driver, list(numbers)):
-                reservation = rows.reservation_of(found)
-                working.reservations[reservation.wallet_id, reservation.number] = reservation
-
-    def _load_refusals(self, identities: list[Identity]) -> None:
-        since = self.working.now - REFUSAL_MEMORY
-        for found in self._statements.known_refusals(self._driver, identities, since):
-            key, wallet_id, caller, method, fingerprint, reason, facts = found
-            refusal = revive(reason, facts)
-            self._answered[key, wallet_id, caller, method] = (bytes(fingerprint), refusal)
+    def _keep_reservations(self, found: Sequence[Sequence[Any]]) -> None:
+        for row in found:
+            reservation = rows.reservation_of(row)
+            self.working.reservations[reservation.wallet_id, reservation.number] = reservation
 
     def _load_due(self) -> list[Due]:
         """What is due on each wallet, `PORTION` reservations in all: one with more leaves room for others."""
