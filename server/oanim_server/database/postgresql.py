@@ -26,7 +26,11 @@ from oanim_server.database.columns import (
 )
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import psycopg
+
+    from oanim_server.database.engine import Changed
 
 Rows = Sequence[Any]
 _HEX = "encode({}, 'hex')"
@@ -174,11 +178,16 @@ WHERE wallet_id = %s AND reservation = %s AND captures = %s AND kind = 4 AND (ca
 """
 
 
-def insert_wallets(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> int:
+def together(driver: psycopg.Connection[Any]) -> AbstractContextManager[object]:
+    """What is written inside is sent at once and answered at once: one round trip for all of it."""
+    return driver.pipeline()
+
+
+def insert_wallets(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
     return _insert(driver, _INSERT_WALLETS, rows, _WALLET_KINDS)
 
 
-def update_wallets(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> int:
+def update_wallets(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
     """Rows: balance, held, debt, seq, at, link, frozen, next_due_at, lots_made, limits, wallet_id,
     former seq.
     """
@@ -196,11 +205,11 @@ WHERE w.wallet_id = n.wallet_id AND w.seq = n.former
 """
 
 
-def insert_lots(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> int:
+def insert_lots(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
     return _insert(driver, _INSERT_LOTS, rows, _LOT_KINDS)
 
 
-def update_lots(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> int:
+def update_lots(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
     """Rows: remaining, held, lapsed, wallet_id, lot."""
     return _insert(driver, _UPDATE_LOTS, rows, "iiiii")
 
@@ -213,11 +222,11 @@ WHERE l.wallet_id = n.wallet_id AND l.lot = n.lot
 """
 
 
-def insert_reservations(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> int:
+def insert_reservations(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
     return _insert(driver, _INSERT_RESERVATIONS, rows, _RESERVATION_KINDS)
 
 
-def update_reservations(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> int:
+def update_reservations(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
     """Rows: state, reserved, captured, uncollected, captures, captured_quantity, parts, expires_at,
     ended_at, last_seq, wallet_id, number, former last_seq.
     """
@@ -236,11 +245,11 @@ WHERE r.wallet_id = n.wallet_id AND r.number = n.number AND r.last_seq = n.forme
 """
 
 
-def insert_transactions(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> int:
+def insert_transactions(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
     return _insert(driver, _INSERT_TRANSACTIONS, rows, _TRANSACTION_KINDS)
 
 
-def insert_refusals(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> int:
+def insert_refusals(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
     """Rows: wallet_id, caller, method, idem_key, fingerprint, reason, facts, at.
 
     One that had run out is replaced.
@@ -258,7 +267,7 @@ DO UPDATE SET fingerprint = excluded.fingerprint, reason = excluded.reason, fact
 """
 
 
-def upsert_counters(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> int:
+def upsert_counters(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
     """Rows: wallet_id, subject, window, charged, held."""
     return _insert(driver, _UPSERT_COUNTERS, rows, "ittii")
 
@@ -271,7 +280,7 @@ DO UPDATE SET charged_micros = excluded.charged_micros, held_micros = excluded.h
 """
 
 
-def add_usage(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> int:
+def add_usage(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
     """Rows: wallet_id, day, model, category, api_key_id, project, charges, charged; they are added."""
     return _insert(driver, _ADD_USAGE, rows, "iittttii")
 
@@ -338,7 +347,9 @@ def _identities(identities: Sequence[tuple[str, int, int, int]]) -> tuple[str, s
     return _texts(keys), _ints(wallets), _ints(callers), _ints(methods)
 
 
-def _insert(driver: psycopg.Connection[Any], statement: str, rows: list[tuple[Any, ...]], kinds: str) -> int:
+def _insert(
+    driver: psycopg.Connection[Any], statement: str, rows: list[tuple[Any, ...]], kinds: str
+) -> Changed:
     columns = zip(*rows, strict=True)
     literals = tuple(_LITERALS[kind](column) for kind, column in zip(kinds, columns, strict=True))
-    return driver.execute(statement, literals).rowcount
+    return driver.execute(statement, literals)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -30,6 +31,7 @@ from oanim_server.database.columns import (
 
 if TYPE_CHECKING:
     import sqlite3
+    from contextlib import AbstractContextManager
 
 Rows = Sequence[Any]
 _HEX = "hex({})"
@@ -155,42 +157,53 @@ WHERE wallet_id = ? AND reservation = ? AND captures = ? AND kind = 4 AND (captu
 """
 
 
-def insert_wallets(driver: sqlite3.Connection, rows: Rows) -> int:
+def together(driver: sqlite3.Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - as on PostgreSQL
+    """Nothing: a statement is not a round trip here."""
+    return nullcontext()
+
+
+class Changed(NamedTuple):
+    """How many rows a write changed."""
+
+    rowcount: int
+
+
+def insert_wallets(driver: sqlite3.Connection, rows: Rows) -> Changed:
     return _INSERT_WALLETS.run(driver, rows)
 
 
-def update_wallets(driver: sqlite3.Connection, rows: Rows) -> int:
+def update_wallets(driver: sqlite3.Connection, rows: Rows) -> Changed:
     """Rows: balance, held, debt, seq, at, link, frozen, next_due_at, lots_made, limits, wallet_id,
     former seq.
     """
     return _UPDATE_WALLETS.run(driver, rows)
 
 
-def insert_lots(driver: sqlite3.Connection, rows: Rows) -> int:
+def insert_lots(driver: sqlite3.Connection, rows: Rows) -> Changed:
     return _INSERT_LOTS.run(driver, rows)
 
 
-def update_lots(driver: sqlite3.Connection, rows: Rows) -> int:
+def update_lots(driver: sqlite3.Connection, rows: Rows) -> Changed:
     """Rows: remaining, held, lapsed, wallet_id, lot."""
     return _UPDATE_LOTS.run(driver, rows)
 
 
-def insert_reservations(driver: sqlite3.Connection, rows: Rows) -> int:
+def insert_reservations(driver: sqlite3.Connection, rows: Rows) -> Changed:
     return _INSERT_RESERVATIONS.run(driver, rows)
 
 
-def update_reservations(driver: sqlite3.Connection, rows: Rows) -> int:
+def update_reservations(driver: sqlite3.Connection, rows: Rows) -> Changed:
     """Rows: state, reserved, captured, uncollected, captures, captured_quantity, parts, expires_at,
     ended_at, last_seq, wallet_id, number, former last_seq.
     """
     return _UPDATE_RESERVATIONS.run(driver, rows)
 
 
-def insert_transactions(driver: sqlite3.Connection, rows: Rows) -> int:
+def insert_transactions(driver: sqlite3.Connection, rows: Rows) -> Changed:
     return _INSERT_TRANSACTIONS.run(driver, rows)
 
 
-def insert_refusals(driver: sqlite3.Connection, rows: Rows) -> int:
+def insert_refusals(driver: sqlite3.Connection, rows: Rows) -> Changed:
     """Rows: wallet_id, caller, method, idem_key, fingerprint, reason, facts, at.
 
     One that had run out is replaced.
@@ -198,12 +211,12 @@ def insert_refusals(driver: sqlite3.Connection, rows: Rows) -> int:
     return _INSERT_REFUSALS.run(driver, rows)
 
 
-def upsert_counters(driver: sqlite3.Connection, rows: Rows) -> int:
+def upsert_counters(driver: sqlite3.Connection, rows: Rows) -> Changed:
     """Rows: wallet_id, subject, window, charged, held."""
     return _UPSERT_COUNTERS.run(driver, rows)
 
 
-def add_usage(driver: sqlite3.Connection, rows: Rows) -> int:
+def add_usage(driver: sqlite3.Connection, rows: Rows) -> Changed:
     """Rows: wallet_id, day, model, category, api_key_id, project, charges, charged; they are added."""
     return _ADD_USAGE.run(driver, rows)
 
@@ -225,7 +238,7 @@ class _Bulk:
         row = f"({', '.join('?' * columns)})"
         self._pieces = [(length, f"{before} {', '.join([row] * length)} {after}") for length in self.LENGTHS]
 
-    def run(self, driver: sqlite3.Connection, rows: Rows) -> int:
+    def run(self, driver: sqlite3.Connection, rows: Rows) -> Changed:
         """Run it for all rows; how many it changed."""
         start = changed = 0
         for length, statement in self._pieces:
@@ -233,7 +246,7 @@ class _Bulk:
                 values = list(chain.from_iterable(rows[start : start + length]))
                 changed += driver.execute(statement, values).rowcount
                 start += length
-        return changed
+        return Changed(changed)
 
 
 def _insert(table: str, columns: Sequence[str], after: str = "") -> _Bulk:

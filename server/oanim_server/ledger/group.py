@@ -24,7 +24,7 @@ from oanim_server.ledger.working import Attempt, Identity, WorkingSet
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from oanim_server.database.engine import Statements
+    from oanim_server.database.engine import Changed, Statements
 
 # A write that moves no money: rows of a capability, at its turn, in the group's database transaction.
 Change = Callable[["Connection", int], Any]
@@ -50,6 +50,7 @@ class Group:
         self._answered: dict[Identity, tuple[bytes, Outcome | Refusal]] = {}
         self._refused: dict[Identity, tuple[bytes, Refusal]] = {}
         self._incomplete: set[int] = set()
+        self._expected: list[tuple[Changed, int]] = []
         self._cold = Cold(connection, statements)
         self.working = WorkingSet(0, self._cold)
         self.answers: list[Any] = []
@@ -209,64 +210,77 @@ class Group:
     # Write ----------------------------------------------------------------------------------------
 
     def _write(self) -> None:
-        """Write all that was decided, in bulk."""
-        driver, statements, working = self._driver, self._statements, self.working
-        self._write_wallets()
-        if working.rows:
-            statements.insert_transactions(driver, working.rows)
-        self._write_reservations()
-        self._write_lots()
+        """Write all that was decided, in bulk; then see that the guards let through what was decided."""
+        statements, working = self._statements, self.working
+        with statements.together(self._driver):
+            self._write_wallets()
+            if working.rows:
+                statements.insert_transactions(self._driver, working.rows)
+            self._write_reservations()
+            self._write_lots()
+            self._write_counters()
+            if self._refused:
+                statements.insert_refusals(self._driver, [self._remembered(i) for i in self._refused])
+        for changed, decided in self._expected:
+            if changed.rowcount != decided:
+                message = f"{changed.rowcount} rows changed where {decided} were decided"
+                raise GuardError(message)
         if working.changed_limits:
             self._cold.write_limits(working.changed_limits, working.ended_limits)
-        if working.changed_counters:
-            counters = [
-                (*key, working.counters[key].charged_micros, working.counters[key].held_micros)
-                for key in working.changed_counters
-            ]
-            statements.upsert_counters(driver, counters)
-        if working.usage:
-            statements.add_usage(driver, [(*key, *total) for key, total in working.usage.items()])
         self._cold.write_credits(working.new_credits.values(), working.changed_credits.values())
         self._cold.write_notes(working.notes)
-        if self._refused:
-            statements.insert_refusals(driver, [self._remembered(i) for i in self._refused])
 
     def _write_wallets(self) -> None:
         working = self.working
         if working.new_wallets:
             opened = [rows.wallet_row(working.wallets[wallet_id]) for wallet_id in working.new_wallets]
-            self._expect(self._statements.insert_wallets(self._driver, opened), opened)
+            self._expect(self._statements.insert_wallets, opened)
         changed = [
             rows.wallet_update(working.wallets[wallet_id], former)
             for wallet_id, former in working.changed_wallets.items()
             if wallet_id not in working.new_wallets
         ]
         if changed:
-            self._expect(self._statements.update_wallets(self._driver, changed), changed)
+            self._expect(self._statements.update_wallets, changed)
 
     def _write_reservations(self) -> None:
         working = self.working
         if working.new_reservations:
             made = [rows.reservation_row(reservation) for reservation in working.new_reservations.values()]
-            self._expect(self._statements.insert_reservations(self._driver, made), made)
+            self._expect(self._statements.insert_reservations, made)
         if working.changed_reservations:
             changed = [
                 rows.reservation_update(working.reservations[key], former)
                 for key, former in working.changed_reservations.items()
             ]
-            self._expect(self._statements.update_reservations(self._driver, changed), changed)
+            self._expect(self._statements.update_reservations, changed)
 
     def _write_lots(self) -> None:
         working = self.working
         if working.new_lots:
             made = [rows.lot_row(wallet_id, lot) for (wallet_id, _), lot in working.new_lots.items()]
-            self._expect(self._statements.insert_lots(self._driver, made), made)
+            self._expect(self._statements.insert_lots, made)
         if working.changed_lots:
             changed = [
                 (lot.remaining_micros, lot.held_micros, lot.lapsed_micros, wallet_id, number)
                 for (wallet_id, number), lot in working.changed_lots.items()
             ]
-            self._expect(self._statements.update_lots(self._driver, changed), changed)
+            self._expect(self._statements.update_lots, changed)
+
+    def _write_counters(self) -> None:
+        working = self.working
+        if working.changed_counters:
+            counters = [
+                (*key, working.counters[key].charged_micros, working.counters[key].held_micros)
+                for key in working.changed_counters
+            ]
+            self._statements.upsert_counters(self._driver, counters)
+        if working.usage:
+            totals = [(*key, *total) for key, total in working.usage.items()]
+            self._statements.add_usage(self._driver, totals)
+
+    def _expect(self, write: Callable[..., Changed], decided: list[tuple[Any, ...]]) -> None:
+        self._expected.append((write(self._driver, decided), len(decided)))
 
     def _remembered(self, identity: Identity) -> tuple[Any, ...]:
         key, wallet_id, caller, method = identity
@@ -274,12 +288,6 @@ class Group:
         facts = {**refusal.facts(), "wallet_seq": refusal.wallet_seq}
         name = type(refusal).__name__
         return (wallet_id, caller, method, key, fingerprint, name, journal.compact(facts), self.working.now)
-
-    @staticmethod
-    def _expect(changed: int, decided: Sequence[Any]) -> None:
-        if changed != len(decided):
-            message = f"{changed} rows changed where {len(decided)} were decided"
-            raise GuardError(message)
 
 
 def revive(reason: str, facts: str) -> Refusal:
