@@ -138,6 +138,9 @@ def main() -> int:
     parser.add_argument("--only", choices=SECTIONS, action="append", help="a part of it; may be repeated")
     parser.add_argument("--database", choices=DATABASES, action="append", help="one of them; as above")
     parser.add_argument("--out", type=Path, default=Path("build/bench"), help="the folder to write to")
+    parser.add_argument(
+        "--page", type=Path, help="a Markdown file to write the table into, between its marks"
+    )
     parser.add_argument("--check", action="store_true", help="exit 1 when a figure is not what it must be")
     told = parser.parse_args()
     databases = told.database or DATABASES
@@ -150,6 +153,8 @@ def main() -> int:
         run.figures, key=lambda figure: [one.section for one in run.figures].index(figure.section)
     )
     _write(told.out, run, figures)
+    if told.page:
+        told.page.write_text(report.into(told.page.read_text(), figures, run.plan))
     missed = [figure for figure in figures if figure.met == "missed"]
     print(report.table(figures))
     print()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import FuncFormatter
 
+from benchmarks.report import measured
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -51,7 +53,7 @@ def _bar(axes: Axes, place: int, figure: Figure, target: Target) -> None:
     axes.barh(place, good - LEAST, left=LEAST, height=0.7, color=COLOURS[figure.met])
     axes.hlines(place, min(goods), max(goods), color="black", linewidth=1)
     axes.plot(_good(target.aim, target), place, marker="|", markersize=9, color="black")
-    axes.text(MOST * 1.05, place, f"{figure.value:,.4g} {figure.unit}".strip(), va="center", fontsize=8)
+    axes.text(MOST * 1.05, place, measured(figure), va="center", fontsize=8)
 
 
 def _good(value: float, target: Target) -> float:

@@ -11,12 +11,16 @@ from importlib.metadata import version
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.databases import DURABLE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from benchmarks.figures import Figure
     from benchmarks.plan import Plan
 
+# Around a page's table.
+BEGIN, END = "<!-- what make bench measured -->", "<!-- end -->"
 HEADS = ("", "measured", "spread", "must", "aim", "met", "")
 
 
@@ -35,8 +39,18 @@ def markdown(figures: Sequence[Figure]) -> str:
     lines = ["| figure | measured | spread | must | aim | met | beside it |", "|---|---|---|---|---|---|---|"]
     for section, of in _sections(figures):
         lines.append(f"| **{section}** | | | | | | |")
-        lines += [f"| {' | '.join(_row(figure))} |".replace("|  |", "| |") for figure in of]
+        lines += ["".join(f"| {cell} " if cell else "| " for cell in _row(figure)) + "|" for figure in of]
     return "\n".join(lines)
+
+
+def into(page: str, figures: Sequence[Figure], plan: Plan) -> str:
+    """A page with its table made anew, and when and how it was."""
+    before, _, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"the page has no {BEGIN} and {END} to put a table between")
+    when = f"{time.strftime('%d %B %Y', time.gmtime())}, `make bench`, the {plan.name} plan."
+    return f"{before}{BEGIN}\n{when}\n\n{markdown(figures)}\n{END}{after}"
 
 
 def as_json(figures: Sequence[Figure], plan: Plan, audits: Sequence[str], minutes: float) -> str:
@@ -47,6 +61,7 @@ def as_json(figures: Sequence[Figure], plan: Plan, audits: Sequence[str], minute
         "minutes": round(minutes, 1),
         "machine": machine(),
         "figures": [figure.as_json() for figure in figures],
+        "durability": DURABLE,
         "audits": list(audits),
     }
     return json.dumps(found, indent=1)
@@ -77,13 +92,18 @@ def _row(figure: Figure) -> tuple[str, ...]:
         spread = f"{_number(min(figure.values))} to {_number(max(figure.values))}"
     return (
         figure.name,
-        f"{_number(figure.value)} {figure.unit}".strip(),
+        measured(figure),
         spread,
         _number(target.must) if target else "",
         _number(target.aim) if target else "",
         figure.met,
         figure.note,
     )
+
+
+def measured(figure: Figure) -> str:
+    """The median with its unit."""
+    return f"{_number(figure.value)} {figure.unit}".strip()
 
 
 def _number(value: float) -> str:

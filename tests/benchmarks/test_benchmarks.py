@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import targets
+from benchmarks import report, targets
 from benchmarks.figures import Figure, Target
+from benchmarks.plan import FULL
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = {
@@ -65,6 +66,17 @@ def test_a_figure_is_the_median_and_says_what_it_meets(
     target: Target, values: tuple[float, ...], met: str
 ) -> None:
     assert Figure(section="", name="", values=values, target=target).met == met
+
+
+def test_the_table_of_the_documentation_is_made_anew_between_its_marks() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text()
+    figure = Figure(section="Calls", name="fast", values=(1.0, 2.0, 4.0), target=Target(1, 3), note="beside")
+    once = report.into(page, [figure], FULL)
+    assert "| fast | 2.00 | 1.00 to 4.00 | 1.00 | 3.00 | must | beside |" in once
+    assert report.into(once, [figure], FULL) == once
+    before, _, after = page.partition(report.BEGIN)
+    assert once.startswith(before)
+    assert once.endswith(after.partition(report.END)[2])
 
 
 def test_what_is_aimed_at_is_more_than_what_must_be() -> None:
