@@ -15,8 +15,8 @@ from oanim_server.ledger.due import PORTION
 from oanim_server.ledger.operations import SettleDue
 from oanim_server.ledger.reads import (
     ChargeRecord,
+    DueFirstError,
     Grouping,
-    MuchDueError,
     Reads,
     Statement,
     UncollectedRecord,
@@ -146,17 +146,17 @@ class Ledger:
         self, wallet_id: int, *, first_day: int, last_day: int, group_by: Grouping
     ) -> list[UsageTotal]:
         """What was charged over days since 1970, both ends included."""
-        query = partial(
+        return await self._read(
             self._reads.usage, wallet_id=wallet_id, first_day=first_day, last_day=last_day, group_by=group_by
         )
-        return await self._database.read(query)
 
     async def charges(
         self, wallet_id: int, *, since: int | None, before: int | None, limit: int
     ) -> list[ChargeRecord]:
         """Charges below a seq, newest first."""
-        query = partial(self._reads.charges, wallet_id=wallet_id, since=since, before=before, limit=limit)
-        return await self._database.read(query)
+        return await self._read(
+            self._reads.charges, wallet_id=wallet_id, since=since, before=before, limit=limit
+        )
 
     async def limits(self, wallet_id: int) -> list[LimitFacts]:
         """The limits of a wallet, and what each has in its present window."""
@@ -164,7 +164,9 @@ class Ledger:
 
     async def uncollected(self, wallet_id: int | None, *, offset: int, limit: int) -> list[UncollectedRecord]:
         """Work that no wallet covered, newest first; of one wallet, or of all."""
-        query = partial(self._reads.uncollected, wallet_id=wallet_id, offset=offset, limit=limit)
+        if wallet_id is not None:
+            return await self._read(self._reads.uncollected, wallet_id=wallet_id, offset=offset, limit=limit)
+        query = partial(self._reads.uncollected, wallet_id=None, offset=offset, limit=limit)
         return await self._database.read(query)
 
     # Time -----------------------------------------------------------------------------------------
@@ -174,11 +176,11 @@ class Ledger:
         return await self._sweeper.sweep()
 
     async def _read(self, query: Callable[..., T], *, wallet_id: int, **asked: Any) -> T:
-        """A read of a wallet as it stands; where very much is due on it, that is written first."""
+        """A read of a wallet as it stands; what is due is written first where the read asks for that."""
         while True:
             try:
                 return await self._database.read(partial(query, wallet_id=wallet_id, **asked))
-            except MuchDueError:
+            except DueFirstError:
                 await self.submit(SettleDue(wallet_id=wallet_id, caller=SERVER, idempotency_key=""))
 
     async def _look(self, wallet_ids: list[int]) -> list[tuple[int, int]]:
