@@ -76,7 +76,7 @@ class Usage(Holds):
             self._lot(number).remaining -= micros
         self._row(now)
         self.items.append(
-            MItem(self.seq, now, use.api_key_id, use.idempotency_key, use.line.model, charged, uncollected)
+            MItem(self.seq, now, use.api_key_id, use.idempotency_key, use.asked[0], charged, uncollected)
         )
         self._charge_day(charged, now)
         return self._accepted(None)._replace(charged=charged, uncollected=uncollected)

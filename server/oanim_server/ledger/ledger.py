@@ -27,12 +27,13 @@ from oanim_server.ledger.values import SECOND, SERVER
 from oanim_server.ledger.watching import Hub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from sqlalchemy import Connection
 
     from oanim_server.database.engine import Database
     from oanim_server.ledger.operations import Operation
+    from oanim_server.ledger.refusals import Refusal
     from oanim_server.ledger.values import LimitFacts, Outcome, ReservationFacts, WalletFacts
 
 T = TypeVar("T")
@@ -83,6 +84,15 @@ class Ledger:
         Cancelling takes back a Reserve that has not begun, and nothing else.
         """
         return cast("Outcome", await self._committer.submit(operation))
+
+    def submit_all(self, works: Sequence[Operation | Refusal]) -> asyncio.Future[list[Any]]:
+        """Have operations decided in their order and committed; each one's outcome, or its refusal.
+
+        A refusal among them keeps its place. What is admitted is done, whatever becomes of its caller.
+
+        :raises Draining: when the ledger is about to stop.
+        """
+        return self._committer.submit_all(works)
 
     async def write(self, change: Callable[[Connection, int], T]) -> T:
         """Have rows written that move no money, at their turn, in a group's database transaction.

@@ -46,13 +46,14 @@ class Report(OnReservation):
 class Use(Operation):
     """Charge work that was done without a hold. Its key is the id of the service's event.
 
-    `asked` is the model and the quantity as the request named them, and makes the fingerprint.
+    `asked` is the model and the quantity as the request named them, and makes the fingerprint. `line` None
+    is what could not be priced: its companion refuses it.
     """
 
     asked: tuple[str, int]
     api_key_id: str
     amount_micros: int
-    line: Line
+    line: Line | None
     labels: dict[str, str]
 
     @property
@@ -70,6 +71,8 @@ class Use(Operation):
 
     def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:
         wallet = working.wallet(self.wallet_id)
+        if self.line is None:
+            raise TypeError("usage without a price is refused before it is decided")
         return movements.use(
             working,
             wallet,
