@@ -134,7 +134,7 @@ def asked(statements: Statements, many: int) -> dict[str, Callable[[Any], object
         ),
         "update_lots": lambda d: statements.update_lots(d, [(1, 0, 0, n, n) for n in numbers]),
         "update_reservations": lambda d: statements.update_reservations(
-            d, [(int(State.ACTIVE), 1, 0, 0, 0, 0, "[]", START, None, n, n, n, n) for n in numbers]
+            d, [(int(State.ACTIVE), 1, 0, 0, 0, 0, "[]", START, None, n, 0, n, n, n) for n in numbers]
         ),
     }
 

@@ -40,7 +40,14 @@ MESSAGE_BYTES = 1 << 20
 _ENVELOPE_BYTES = 1 << 10
 _UPLOADS = frozenset({"GenerateService/UploadInput"})
 # Streams that no work of the server's ends: they are ended when it begins to drain.
-_ENDLESS = frozenset({"WalletService/WatchWallet", "CheckoutService/WatchCheckout"})
+_ENDLESS = frozenset(
+    {
+        "CheckoutService/WatchCheckout",
+        "WalletService/Meter",
+        "WalletService/StreamUsage",
+        "WalletService/WatchWallet",
+    }
+)
 # Streams that follow work which goes on without them, here or in the next life.
 _FOLLOWING = frozenset({"GenerateService/Generate"})
 

@@ -24,6 +24,7 @@ _OWNERS = frozenset({Role.USER, Role.ADMIN})
 _READERS = frozenset({Role.USER, Role.SERVICE, Role.ADMIN})
 SPENDERS = frozenset({Role.USER, Role.SERVICE})
 _ADMIN = frozenset({Role.ADMIN})
+_SERVICE = frozenset({Role.SERVICE})
 _LOCAL_SOCKET_ONLY: frozenset[Role] = frozenset()
 
 _TABLE: dict[str, Roles] = {
@@ -46,6 +47,8 @@ _TABLE: dict[str, Roles] = {
     "WalletService/ListTransactions": _READERS,
     "WalletService/GetUsage": _READERS,
     "WalletService/ListUsage": _READERS,
+    "WalletService/StreamUsage": _SERVICE,
+    "WalletService/Meter": _SERVICE,
     "PricingService/ListPrices": _ANYONE,
     "PricingService/GetPrice": _ANYONE,
     "PricingService/Quote": _READERS,
