@@ -12,13 +12,17 @@ import pytest
 
 from oanim_server.database.engine import Database
 from oanim_server.ledger.audit import audit
+from oanim_server.ledger.ids import account_id, reservation_id
 from oanim_server.rendering.sweeping import ORPHAN_SECONDS
 from openanimate.metering.v1 import render_service_pb2 as pb
 from openanimate.metering.v1 import wallet_service_pb2 as wallet
 from openanimate.metering.v1.role_pb2 import ROLE_WORKER
 from tests.generation.house import until
+from tests.ledger.driving import Clock
 from tests.rendering.asking import VIDEO, Farm, Owner, submission
-from tests.rendering.house import Process, charged
+from tests.rendering.house import House, Process, charged
+from tests.rendering.living import add_up
+from tests.rendering.storming import Servers, storm
 from tests.server import spawned
 
 if TYPE_CHECKING:
@@ -32,6 +36,13 @@ T = TypeVar("T")
 FREE = 5_000_000
 # What a worker holds beside the render.
 ASIDE = 1_000
+
+
+def age(folder: Path) -> None:
+    """Have all files be as old as those that nobody can be about to write a row for."""
+    old = time.time() - ORPHAN_SECONDS - 1
+    for path in folder.iterdir():
+        os.utime(path, (old, old))
 
 
 class End(NamedTuple):
@@ -109,9 +120,7 @@ class Lives:
         database = self._database()
         problems = audit(database).problems
         process = Process(database, self.folder / "data" / "renders", None)
-        old = time.time() - ORPHAN_SECONDS - 1
-        for path in process.store.folder.iterdir():
-            os.utime(path, (old, old))
+        age(process.store.folder)
         process.do(process.renders.sweep_files())
         files = len(list(process.store.folder.iterdir()))
         process.close()
@@ -274,3 +283,28 @@ def test_killed_at_any_step_the_next_life_ends_it(
     lives: Callable[[str, str], Lives], dialect: str, story: str, step: str
 ) -> None:
     told(lives, dialect, story, step)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("seed", [1, 2])
+def test_two_servers_that_are_killed_again_and_again_charge_every_render_once(
+    postgresql_url: str, tmp_path: Path, seed: int
+) -> None:
+    common = {
+        "OANIM_DATABASE_URL": postgresql_url,
+        "OANIM_POSTGRESQL_UNSAFE": "1",
+        "OANIM_RENDERS_FOLDER": str(tmp_path / "renders"),
+        "OANIM_FREE_CREDITS_DAILY_CAP_USD": "100000",
+    }
+    servers = Servers([{**common, "OANIM_DATA": str(tmp_path / f"data {n}")} for n in range(2)], tmp_path)
+    with servers.running():
+        accounts, renders = storm(servers, kills=15, seed=seed)
+    assert len(renders) > 10
+    clock = Clock()
+    clock.now = time.time_ns() // 1_000
+    database = Database.open_postgresql(postgresql_url, unsafe=True)
+    with House(database, tmp_path / "renders", clock=clock) as house:
+        age(house.folder)
+        house.do(house.renders.sweep_files())
+        found = [house.do(house.renders.get(reservation_id(render))) for render in set(renders)]
+        add_up(house, found, [account_id(account) for account in accounts], FREE)
