@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import httpx
 import pytest
 
 from openanimate.metering.v1 import error_reason_pb2, wallet_service_pb2
@@ -492,6 +493,27 @@ def test_only_a_worker_names_a_render_and_must(user: Owner, worker: Farm) -> Non
     other = reserve(**fields, **under, account_id=worker.user.account_id)
     assert worker.refused(worker.wallet.Reserve, other) == invalid("account_id")
     worker(worker.wallet.Reserve, reserve(**fields, **under, account_id=user.user.account_id))
+
+
+def test_what_goes_on_is_counted_for_those_who_run_it(
+    server: RunningServer, user: Owner, worker: Farm
+) -> None:
+    user.submitted()
+    user.submitted()
+    worker.fail(worker.lease(), "no secret is logged", handed_back=True)
+    worker.complete(worker.lease(), 100)
+    right = {
+        "oanim_queued_renders 1.0",
+        "oanim_leased_renders 0.0",
+        "oanim_renders_submitted_total 2.0",
+        "oanim_render_leases_total 2.0",
+        'oanim_renders_total{outcome="SUCCEEDED"} 1.0',
+        'oanim_renders_total{outcome="RENDER_FAILED"} 0.0',
+        'oanim_render_leases_without_video_total{why="handed_back"} 1.0',
+        'oanim_render_leases_without_video_total{why="lost"} 0.0',
+    }
+    # Who waits is counted by the sweep, every five seconds.
+    until(lambda: right <= set(httpx.get(f"{server.http_url}/metrics", trust_env=False).text.splitlines()))
 
 
 # Stopping and coming back -----------------------------------------------------------------------------

@@ -114,7 +114,7 @@ class Leases:
         elif not await self._endings.give_up(claim, message):
             await self.give_up(claim, message, handed_back=handed_back)
             return
-        self._count(claim, message, handed_back=handed_back)
+        self._count(claim, handed_back=handed_back)
         self._shared.changed(claim.key)
         self._shared.offered()
         await holding.release_left(self._shared.database, self._shared.ledger, claim.key)
@@ -153,14 +153,14 @@ class Leases:
             raise NotFound(what="render")
         return found
 
-    def _count(self, claim: Claim, message: str, *, handed_back: bool) -> None:
+    def _count(self, claim: Claim, *, handed_back: bool) -> None:
         extra = {"render": reservation_text(*claim.key), "epoch": claim.epoch}
         if handed_back:
             self._shared.counts.handed_back += 1
             log.info("a render was handed back", extra=extra)
         else:
             self._shared.counts.given_up += 1
-            log.warning("an attempt failed", extra={**extra, "said": message})
+            log.warning("an attempt failed", extra=extra)
 
 
 class _Wanted:
