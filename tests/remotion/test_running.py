@@ -221,10 +221,12 @@ def test_what_strangers_wrote_is_run_without_credentials(
     assert "secret" not in " ".join(said)
 
 
-def test_a_scratch_folder_is_gone_whatever_happens() -> None:
+def test_a_scratch_folder_is_gone_whatever_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A browser's socket would not fit below such a path.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("x" * 20)))
     with suppress(LookupError), scratch() as folder:
         (folder / "below").mkdir()
         raise LookupError
 
     assert not folder.exists()
-    assert folder.parent == Path(tempfile.gettempdir())
+    assert len(str(folder)) < 60
