@@ -28,8 +28,8 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _LINES_KEPT = 60
 _LONGEST_LINE = 2_000
 _LONGEST_UNBROKEN = 1 << 16
-# A browser puts a socket into its temporary folder, and a socket's path has room for about 100 bytes.
-_LONGEST_BASE, _SHORT_BASE = 36, "/tmp"  # noqa: S108  (what is made there is made by mkdtemp)
+# A browser puts a socket some folders further down, and a socket's path has room for about 100 bytes.
+_LONGEST_BASE, _SHORT_BASE = 42, "/tmp"  # noqa: S108  (what is made there is made by mkdtemp)
 _LOOK_S = 0.2
 _WEIGH_S = 1.0
 _PATIENCE_S = 15.0
@@ -83,11 +83,14 @@ def run(
 
 
 @contextmanager
-def scratch() -> Iterator[Path]:
-    """Give a folder for what a program leaves behind, and remove it with that."""
-    usual = tempfile.gettempdir()
+def scratch(environment: Mapping[str, str]) -> Iterator[Path]:
+    """Give a folder for what a program leaves behind, and remove it with that.
+
+    It is where TMPDIR says, of this environment or else of ours, unless that is too long a path for a browser.
+    """
+    usual = environment.get("TMPDIR") or tempfile.gettempdir()
     base = usual if len(usual) <= _LONGEST_BASE else _SHORT_BASE
-    folder = Path(tempfile.mkdtemp(prefix="oanim-render-", dir=base))
+    folder = Path(tempfile.mkdtemp(prefix="oanim-", dir=base))
     try:
         yield folder
     finally:

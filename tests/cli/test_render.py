@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.running import Cli, line_of
-from tests.rendering import Seen, colour_at, seen
+from tests.videos import Seen, colour_at, seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

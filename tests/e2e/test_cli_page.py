@@ -13,7 +13,7 @@ import pytest
 
 from oanim.cli import failures
 from oanim.cli.program import program
-from tests.rendering import Seen, seen
+from tests.videos import Seen, seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

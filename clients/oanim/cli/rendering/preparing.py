@@ -52,10 +52,10 @@ def prepared(asked: Asked, named_browser: str | None, progress: Progress) -> Ite
     target = asked.target()
     prepare_folder(target.path.parent)
     refuse_what_is_no_file(target.path)
-    with explained(), scratch() as folder:
+    environment = without_ours(dict(os.environ))
+    with explained(), scratch(environment) as folder:
         installation = of_project(asked.project.folder)
         browser = browsers.find(named_browser)
-        environment = without_ours(dict(os.environ))
         bundle = folder / "bundle"
         driver.bundle(
             installation,
