@@ -86,7 +86,7 @@ def run(
 def scratch(environment: Mapping[str, str]) -> Iterator[Path]:
     """Give a folder for what a program leaves behind, and remove it with that.
 
-    It is where TMPDIR says, of this environment or else of ours, unless that is too long a path for a browser.
+    It is where TMPDIR says, of this environment or else of ours, unless that is too long for a browser.
     """
     usual = environment.get("TMPDIR") or tempfile.gettempdir()
     base = usual if len(usual) <= _LONGEST_BASE else _SHORT_BASE
