@@ -154,6 +154,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The payment provider does not answer, or not as it should. Repeat the call
     with the same idempotency key. Status: UNAVAILABLE, with RetryInfo.
     """
+    ERROR_REASON_STALE_LEASE: _ErrorReason.ValueType  # 34
+    """The lease is not the render's, or has ended: another worker may have the
+    render by now. Stop, and ask for other work. Status: FAILED_PRECONDITION.
+    Metadata: render_id, epoch.
+    """
+    ERROR_REASON_RENDER_FAILED: _ErrorReason.ValueType  # 35
+    """Three workers tried and failed. An outcome of a render, not of a call.
+    Nothing was charged.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused.
@@ -296,5 +305,14 @@ ERROR_REASON_PURCHASES_NOT_CONFIGURED: ErrorReason.ValueType  # 32
 ERROR_REASON_PAYMENTS_AWAY: ErrorReason.ValueType  # 33
 """The payment provider does not answer, or not as it should. Repeat the call
 with the same idempotency key. Status: UNAVAILABLE, with RetryInfo.
+"""
+ERROR_REASON_STALE_LEASE: ErrorReason.ValueType  # 34
+"""The lease is not the render's, or has ended: another worker may have the
+render by now. Stop, and ask for other work. Status: FAILED_PRECONDITION.
+Metadata: render_id, epoch.
+"""
+ERROR_REASON_RENDER_FAILED: ErrorReason.ValueType  # 35
+"""Three workers tried and failed. An outcome of a render, not of a call.
+Nothing was charged.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
