@@ -1,21 +1,17 @@
-"""Names the files that outputs become, and writes each whole or not at all.
-
-A file appears under its name by a rename, when its last byte is on the disk: what breaks off before leaves
-what was there untouched.
-"""
+"""Names the files that outputs become, and writes each whole or not at all."""
 
 from __future__ import annotations
 
 import mimetypes
 import os
 import re
-import secrets
 import shlex
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
+from oanim import downloads
 from oanim.cli.failures import Failure
 
 if TYPE_CHECKING:
@@ -108,22 +104,12 @@ def misnamed(files: Sequence[Path], outputs: Sequence[Named]) -> list[str]:
 @contextmanager
 def whole(path: Path) -> Iterator[BinaryIO]:
     """Open a file to write that takes its name when the block ends well, and is gone when it does not."""
-    path = Path(os.path.realpath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
     _refuse_what_is_no_file(path)
-    unfinished = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.part")
-    try:
-        with unfinished.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with downloads.whole(path) as file:
+        yield file
 
 
 def _refuse_what_is_no_file(path: Path) -> None:
-    # A rename over a device or a pipe would put a file in its place.
     if path.exists() and not path.is_file():
         raise Failure(f"{path} is not a file; choose another --out.")
 
