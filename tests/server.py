@@ -242,12 +242,17 @@ class ServerProcess(Endpoint):
 
 
 @contextmanager
-def spawned(environment: Mapping[str, str], log: Path) -> Iterator[ServerProcess]:
-    """`oanim-server serve` with these settings, on free ports unless they name some; killed at the end."""
+def spawned(
+    environment: Mapping[str, str], log: Path, *, program: tuple[str, ...] = ("oanim_server",)
+) -> Iterator[ServerProcess]:
+    """`oanim-server serve` with these settings, on free ports unless they name some; killed at the end.
+
+    :param program: a module that serves as the server does, and what it is told besides.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("OANIM_")}
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "oanim_server", "serve", "--json"],
+            [sys.executable, "-m", *program, "serve", "--json"],
             env={**inherited, "OANIM_PORT": "0", "OANIM_HTTP_PORT": "0", **environment},
             stdout=subprocess.PIPE,
             stderr=stderr,
