@@ -187,13 +187,13 @@ class Reads:
             open_lots = self._lots_at(connection, wallet, written) if before is None else []
         page = coming[::-1][:limit]
         if len(page) < limit:
+            # One bound, not two: SQLite seeks by the first, and would read all that is between them.
+            last = written if before is None else min(written, before - 1)
             query = (
                 select(transactions)
                 .where(transactions.c.wallet_id == wallet_id)
-                .where(transactions.c.seq <= written)
+                .where(transactions.c.seq <= last)
             )
-            if before is not None:
-                query = query.where(transactions.c.seq < before)
             query = query.order_by(transactions.c.seq.desc()).limit(limit - len(page))
             page += [journal.Row(*row) for row in connection.execute(query)]
         return Statement(
