@@ -33,6 +33,7 @@ from openanimate.metering.v1.admin_service_pb2_grpc import AdminServiceStub
 from openanimate.metering.v1.checkout_service_pb2_grpc import CheckoutServiceStub
 from openanimate.metering.v1.generate_service_pb2_grpc import GenerateServiceStub
 from openanimate.metering.v1.pricing_service_pb2_grpc import PricingServiceStub
+from openanimate.metering.v1.render_service_pb2_grpc import RenderServiceStub
 from openanimate.metering.v1.wallet_service_pb2_grpc import WalletServiceStub
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Calls:
         self.pricing = PricingServiceStub(channel)
         self.checkout = CheckoutServiceStub(channel)
         self.generate = GenerateServiceStub(channel)
+        self.render = RenderServiceStub(channel)
         self.admin = AdminServiceStub(channel)
 
     def __call__(self, method: Callable[..., T], request: Message) -> T:

@@ -114,8 +114,8 @@ def test_a_chunk_above_1_mb_is_refused(store: FolderStore) -> None:
 
 
 def test_a_check_sees_the_whole_file_before_it_is_kept(store: FolderStore) -> None:
-    def check(path: Path) -> None:
-        assert (path.read_bytes(), threading.current_thread() is threading.main_thread()) == (CONTENT, False)
+    async def check(path: Path) -> None:
+        assert await asyncio.to_thread(path.read_bytes) == CONTENT
         raise InvalidField(field="chunk", description="it is no bundle")
 
     with pytest.raises(InvalidField) as refused:

@@ -44,12 +44,12 @@ class Store(Protocol):
         *,
         size_bytes: int,
         sha256: bytes,
-        check: Callable[[Path], None] | None = None,
+        check: Callable[[Path], Awaitable[None]] | None = None,
     ) -> str:
         """Keep a file as it comes; answers its id. Whatever else happens, nothing is left of it.
 
         :param size_bytes: how long it must be; not a byte more is taken.
-        :param check: looks at the whole file, in a thread, before it is kept; what it raises ends this.
+        :param check: looks at the whole file before it is kept; what it raises ends this.
         :raises InvalidField: for another length or another SHA-256, or a chunk above 1 MB.
         :raises StoreFull: when there is no room.
         """
@@ -87,7 +87,7 @@ class FolderStore:
         *,
         size_bytes: int,
         sha256: bytes,
-        check: Callable[[Path], None] | None = None,
+        check: Callable[[Path], Awaitable[None]] | None = None,
     ) -> str:
         object_id = secrets.token_hex(16)
         incoming = Incoming(self._path(object_id))
@@ -98,7 +98,7 @@ class FolderStore:
                 raise InvalidField(field="chunk", description="the content has another SHA-256 than was said")
             await _finished(incoming.flush)
             if check:
-                await asyncio.to_thread(check, incoming.part)
+                await check(incoming.part)
             await _finished(incoming.keep)
         except BaseException as error:
             await _finished(incoming.discard)

@@ -281,6 +281,34 @@ TABLE: dict[type[ledger.Refusal], Row] = {
         "OUTPUT_GONE",
         lambda _: "The file is no longer kept: render it anew.",
     ),
+    rendering.StaleLease: Row(
+        StatusCode.FAILED_PRECONDITION,
+        "STALE_LEASE",
+        lambda r: f"The lease of {r.render_id} in epoch {r.epoch} is over: stop, and ask for other work.",
+        ("render_id", "epoch"),
+    ),
+    rendering.TooManyRenders: Row(
+        StatusCode.RESOURCE_EXHAUSTED,
+        "RATE_LIMITED",
+        lambda r: f"{r.limit:,} renders of the account wait, as many as may: wait until some have ended.",
+        ("limit",),
+        retry=True,
+    ),
+    rendering.FileTooLarge: Row(
+        StatusCode.RESOURCE_EXHAUSTED,
+        "TOO_LARGE",
+        lambda r: f"The file may have {r.limit_bytes:,} bytes: send a smaller one.",
+        ("limit_bytes",),
+    ),
+    rendering.BundlesFull: Row(
+        StatusCode.RESOURCE_EXHAUSTED,
+        "TOO_LARGE",
+        lambda r: (
+            f"The bundles of the account's renders that have not ended may have {r.limit_bytes:,} bytes in "
+            "all: wait until some have."
+        ),
+        ("limit_bytes",),
+    ),
     RateLimited: Row(
         StatusCode.RESOURCE_EXHAUSTED,
         "RATE_LIMITED",
