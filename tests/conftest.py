@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import rendering
+from tests import videos
 from tests.postgresql import Cluster
 
 if TYPE_CHECKING:
@@ -43,17 +43,17 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def browser() -> Path:
     """A browser to render with; without one, or without node, the test is skipped."""
-    return rendering.present_browser()
+    return videos.present_browser()
 
 
 @pytest.fixture(scope="session")
 def remotion(browser: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Installation:
     """The Remotion of the pinned versions, installed once for all processes of the session."""
-    return rendering.install_once(rendering.shared_folder(tmp_path_factory, worker_id))
+    return videos.install_once(videos.shared_folder(tmp_path_factory, worker_id))
 
 
 @pytest.fixture(scope="session")
 def bundle(remotion: Installation, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """The tests' own animation, bundled once for all processes of the session."""
-    shared = rendering.shared_folder(tmp_path_factory, worker_id)
-    return rendering.bundle_of_the_tests(remotion, shared)
+    shared = videos.shared_folder(tmp_path_factory, worker_id)
+    return videos.bundle_of_the_tests(remotion, shared)

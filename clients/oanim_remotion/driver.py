@@ -80,7 +80,7 @@ def bundle(
         if found:
             on_percent(int(found[1]))
 
-    with scratch() as folder:
+    with scratch(environment) as folder:
         run(
             [
                 *installation.command,
@@ -204,7 +204,7 @@ def _remotion(
     if not (bundle_folder / _PAGE).is_file():
         # Remotion would take it for a project, and build that.
         raise RenderFailed((f"Error: the bundle has no {_PAGE}",), exit_code=0)
-    with scratch() as folder:
+    with scratch(environment) as folder:
         props = folder / "props.json"
         props.write_text(props_json, encoding="utf-8")
         run(

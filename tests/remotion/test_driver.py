@@ -20,7 +20,7 @@ from oanim_remotion.driver import (
 from oanim_remotion.errors import OutOfMemory, RenderFailed, Stopped, TimedOut, UnknownComposition
 from oanim_remotion.pictures import Size
 from oanim_remotion.running import Limits
-from tests.rendering import Seen, colour_at, seen
+from tests.videos import Seen, colour_at, seen
 
 if TYPE_CHECKING:
     from pathlib import Path

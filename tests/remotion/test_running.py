@@ -222,7 +222,7 @@ def test_what_strangers_wrote_is_run_without_credentials(
 
 
 def test_a_scratch_folder_is_gone_whatever_happens() -> None:
-    with suppress(LookupError), scratch() as folder:
+    with suppress(LookupError), scratch({}) as folder:
         (folder / "below").mkdir()
         raise LookupError
 
