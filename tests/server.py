@@ -37,7 +37,7 @@ from openanimate.metering.v1.render_service_pb2_grpc import RenderServiceStub
 from openanimate.metering.v1.wallet_service_pb2_grpc import WalletServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from google.protobuf.message import Message
@@ -242,12 +242,14 @@ class ServerProcess(Endpoint):
 
 
 @contextmanager
-def spawned(environment: Mapping[str, str], log: Path) -> Iterator[ServerProcess]:
+def spawned(
+    environment: Mapping[str, str], log: Path, *, program: Sequence[str] = ("oanim_server", "serve", "--json")
+) -> Iterator[ServerProcess]:
     """`oanim-server serve` with these settings, on free ports unless they name some; killed at the end."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("OANIM_")}
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "oanim_server", "serve", "--json"],
+            [sys.executable, "-m", *program],
             env={**inherited, "OANIM_PORT": "0", "OANIM_HTTP_PORT": "0", **environment},
             stdout=subprocess.PIPE,
             stderr=stderr,

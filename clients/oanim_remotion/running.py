@@ -84,7 +84,7 @@ def run(
 def scratch(environment: Mapping[str, str]) -> Iterator[Path]:
     """Give a folder for what a program leaves behind, where TMPDIR says, and remove it with that."""
     # Under the system's own, whose path is short: a browser's socket has no room for a long one.
-    folder = Path(tempfile.mkdtemp(prefix="oanim-render-", dir=environment.get("TMPDIR")))
+    folder = Path(tempfile.mkdtemp(prefix="oanim-", dir=environment.get("TMPDIR")))
     try:
         yield folder
     finally:

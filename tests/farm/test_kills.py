@@ -1,0 +1,157 @@
+"""kill -9 of workers and of the service: a render is finished, and charged once for its video's frames."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.farm.scene import WELL, Scene, end
+from tests.farm.working import orphans, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from openanimate.metering.v1.render_service_pb2 import Render
+
+LEASED: Callable[[Render], bool] = lambda render: render.attempts == 1  # noqa: E731 - a name for a row
+HALFWAY: Callable[[Render], bool] = lambda render: render.frames_done >= 9  # noqa: E731
+RENDERED: Callable[[Render], bool] = lambda render: render.frames_done == 30  # noqa: E731
+# The two that differ most are looked at always.
+INSTANTS = [
+    pytest.param(LEASED, id="leased", marks=pytest.mark.torture),
+    pytest.param(HALFWAY, id="halfway"),
+    pytest.param(RENDERED, id="rendered"),
+]
+
+
+def settled(scene: Scene) -> None:
+    """All is well in every wallet."""
+    code, said = scene.audit()
+    assert code == 0, said
+
+
+@pytest.mark.parametrize("when", INSTANTS)
+def test_a_killed_workers_render_is_finished_by_another(scene: Scene, when: Callable[[Render], bool]) -> None:
+    customer = scene.customer()
+    customer.submit(pace=0.03)
+    with scene.worker() as first:
+        customer.until(when)
+        first.kill()
+    with scene.worker() as second:
+        assert customer.outcome() == WELL
+        assert end(second) == 0
+    settled(scene)
+
+
+def test_what_a_killed_worker_had_started_ends_and_its_files_go_with_the_next_start(
+    scene: Scene, farm_folder: Path, tmp_path: Path
+) -> None:
+    customer = scene.customer()
+    customer.submit(at=9, then="hang", once=str(tmp_path / "hung"))
+    with scene.worker() as first:
+        until(orphans)
+        first.kill()
+    until(lambda: orphans() == [], 5)
+    assert (farm_folder / "0" / "bundle").is_dir()
+    with scene.worker() as second:
+        until(lambda: "ready" in scene.worker_log().partition("ready")[2])
+        assert not (farm_folder / "0" / "bundle").exists() or customer.render().attempts == 2
+        assert customer.outcome() == WELL
+        assert end(second) == 0
+    assert [path.name for path in farm_folder.iterdir() if path.is_dir()] == ["remotion"]
+
+
+@pytest.mark.parametrize("when", INSTANTS)
+def test_a_killed_service_finds_its_worker_still_at_work(
+    scene: Scene, when: Callable[[Render], bool]
+) -> None:
+    customer = scene.customer()
+    customer.submit(pace=0.03)
+    with scene.worker() as worker:
+        customer.until(when)
+        scene.server.kill()
+        # Longer than a lease: what is over when it comes back is not over for that.
+        time.sleep(4)
+        scene.start_server()
+        assert customer.outcome() == WELL
+        assert customer.render().attempts == 1
+        assert end(worker) == 0
+    settled(scene)
+
+
+@pytest.mark.parametrize("when", INSTANTS)
+def test_worker_and_service_killed_together_leave_it_to_another_worker(
+    scene: Scene, when: Callable[[Render], bool]
+) -> None:
+    customer = scene.customer()
+    customer.submit(pace=0.03)
+    with scene.worker() as first:
+        customer.until(when)
+        first.kill()
+        scene.server.kill()
+    scene.start_server()
+    with scene.worker() as second:
+        assert customer.outcome() == WELL
+        assert end(second) == 0
+    settled(scene)
+
+
+def test_workers_side_by_side_share_the_work_and_one_that_ends_hands_back(scene: Scene) -> None:
+    customers = [scene.customer() for _ in range(5)]
+    for customer in customers:
+        customer.submit(pace=0.05)
+    with (
+        scene.worker(OANIM_FARM_SLOTS="2", OANIM_FARM_DRAIN_SECONDS="0") as first,
+        scene.worker(OANIM_FARM_SLOTS="2") as second,
+    ):
+        until(lambda: sum(customer.render().attempts for customer in customers) == 4)
+        assert end(first) == 0
+        assert [customer.outcome() for customer in customers] == [WELL] * 5
+        assert [customer.render().attempts for customer in customers] == [1] * 5
+        assert end(second) == 0
+    settled(scene)
+
+
+def test_a_cancelled_render_is_stopped_and_its_reported_frames_are_charged(scene: Scene) -> None:
+    customer = scene.customer()
+    customer.submit(at=9, then="hang")
+    with scene.worker() as worker:
+        customer.until(lambda render: render.frames_done == 9)
+        customer.client.cancel_render(render_id=customer.render_id)
+        until(lambda: orphans() == [])
+        other = scene.customer()
+        other.submit()
+        assert other.outcome() == WELL
+        assert end(worker) == 0
+    # 9 of 30 frames of 4,096 pixels: 2 kilopixel-seconds, rounded up.
+    outcome = customer.outcome()
+    assert (outcome.frames, outcome.charged_micros, outcome.held_micros, outcome.charges) == (9, 4, 0, 1)
+    settled(scene)
+
+
+@pytest.mark.torture
+def test_kills_at_any_instant_in_any_company(scene: Scene) -> None:
+    seed = time.time_ns()
+    chance = random.Random(seed)
+    for number in range(40):
+        customer = scene.customer()
+        customer.submit(pace=0.02)
+        victims = chance.choice(["worker", "service", "worker and service"])
+        with scene.worker() as worker:
+            customer.until(LEASED)
+            time.sleep(chance.uniform(0, 2.5))
+            if "service" in victims:
+                scene.server.kill()
+            if "worker" in victims:
+                worker.kill()
+            if "service" in victims:
+                scene.start_server()
+            with scene.worker() as other:
+                assert customer.outcome() == WELL, (seed, number, victims)
+                assert end(other) == 0
+    assert orphans() == []
+    settled(scene)
