@@ -1,48 +1,20 @@
-"""Keeps files that arrive: each is there whole, and is what was said of it, or is not there at all.
-
-A file takes its name by a rename, when its last byte is on the disk: what breaks off before leaves what was
-there untouched.
-"""
+"""Keeps files that arrive: each is there whole, and is what was said of it, or is not there at all."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Generic, Protocol, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
 
 from oanim.errors import OanimError
+from oanim.placing import whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from oanim.calls.call import DownloadCall
 
 Answer = TypeVar("Answer", bound=Message)
-
-
-@contextmanager
-def whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a file to write that takes its name when the block ends well, and is gone when it does not."""
-    target = Path(os.path.realpath(path))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # A rename over a device or a pipe would put a file in its place.
-    if target.exists() and not target.is_file():
-        raise FileExistsError(f"{target} is there and is not a file")
-    unfinished = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}.part")
-    try:
-        with unfinished.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 class _Piece(Protocol):

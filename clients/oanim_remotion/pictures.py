@@ -59,6 +59,6 @@ def with_shorter_side(own: Size, pixels: int) -> Size:
     return Size(fitting, pixels) if own.width >= own.height else Size(pixels, fitting)
 
 
-def frames_at(frames: int, *, fps: float, new_fps: int) -> int:
+def frames_at(frames: int, *, fps: float, new_fps: float) -> int:
     """How many frames last as long at another pace; at least one."""
     return max(1, round(frames * Fraction(new_fps) / Fraction(fps)))

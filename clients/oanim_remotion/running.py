@@ -28,6 +28,8 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _LINES_KEPT = 60
 _LONGEST_LINE = 2_000
 _LONGEST_UNBROKEN = 1 << 16
+# A browser puts a socket some folders further down, and a socket's path has room for about 100 bytes.
+_LONGEST_BASE, _SHORT_BASE = 42, "/tmp"  # noqa: S108  (what is made there is made by mkdtemp)
 _LOOK_S = 0.2
 _WEIGH_S = 1.0
 _PATIENCE_S = 15.0
@@ -82,9 +84,13 @@ def run(
 
 @contextmanager
 def scratch(environment: Mapping[str, str]) -> Iterator[Path]:
-    """Give a folder for what a program leaves behind, where TMPDIR says, and remove it with that."""
-    # Under the system's own, whose path is short: a browser's socket has no room for a long one.
-    folder = Path(tempfile.mkdtemp(prefix="oanim-", dir=environment.get("TMPDIR")))
+    """Give a folder for what a program leaves behind, and remove it with that.
+
+    It is where TMPDIR says, of this environment or else of ours, unless that is too long for a browser.
+    """
+    usual = environment.get("TMPDIR") or tempfile.gettempdir()
+    base = usual if len(usual) <= _LONGEST_BASE else _SHORT_BASE
+    folder = Path(tempfile.mkdtemp(prefix="oanim-", dir=base))
     try:
         yield folder
     finally:

@@ -306,6 +306,7 @@ def test_a_damaged_bundle_is_refused(site: Path, tmp_path: Path, target: Path) -
         (gzip.compress(END + b"more"), "the archive goes on after its end"),
         (gzip.compress(END[:512] + b"more".ljust(512)), "the archive goes on after its end"),
     ],
+    ids=["zip", "nothing", "no tar", "bytes after", "a second one", "text after its end", "a block after"],
 )
 def test_what_is_no_bundle_is_refused(tmp_path: Path, target: Path, content: bytes, why: str) -> None:
     path = tmp_path / "bundle.gz"

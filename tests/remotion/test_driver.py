@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from oanim_remotion.installation import Installation
 
+# The first of them installs Remotion, from a cold cache perhaps, and bundles what all of them render.
+pytestmark = pytest.mark.timeout(600)
+
 PLAIN = Composition("Plain", Size(320, 180), 30.0, 30)
 STILL = Composition("Still", Size(320, 180), 0.0, 1)
 WHITE, RED, BLUE = (255, 255, 255), (255, 0, 0), (0, 0, 255)

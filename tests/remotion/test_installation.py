@@ -65,6 +65,7 @@ def test_every_package_of_remotion_is_pinned_to_one_version() -> None:
     assert all("integrity" in package for path, package in locked.items() if path)
 
 
+@pytest.mark.timeout(600)  # it may be the first to install it
 def test_a_pinned_remotion_is_installed_once_and_found_again(
     remotion: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -221,10 +221,19 @@ def test_what_strangers_wrote_is_run_without_credentials(
     assert "secret" not in " ".join(said)
 
 
-def test_a_scratch_folder_is_gone_whatever_happens() -> None:
+def test_a_scratch_folder_is_gone_whatever_happens(tmp_path: Path) -> None:
     with suppress(LookupError), scratch({}) as folder:
         (folder / "below").mkdir()
         raise LookupError
 
     assert not folder.exists()
-    assert folder.parent == Path(tempfile.gettempdir())
+
+
+def test_a_scratch_folder_is_where_its_caller_says_unless_a_browser_could_not_be_there() -> None:
+    with tempfile.TemporaryDirectory(prefix="oanim-", dir="/tmp") as base:
+        with scratch({"TMPDIR": base}) as folder:
+            assert folder.parent == Path(base)
+        too_long = Path(base) / ("x" * 40)
+        too_long.mkdir()
+        with scratch({"TMPDIR": str(too_long)}) as folder:
+            assert len(str(folder)) < 60

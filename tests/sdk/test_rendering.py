@@ -232,7 +232,7 @@ def test_a_download_that_breaks_off_begins_anew(
     [
         pieces()[:-1],
         [*pieces(), DownloadRenderResponse(chunk=b"x")],
-        pieces(BUNDLE[:-1] + b"x"),
+        pieces(BUNDLE[:-1] + bytes([BUNDLE[-1] ^ 1])),
         pieces(sha256=b""),
         [*pieces()[:3], Refusal(grpc.StatusCode.NOT_FOUND, "OUTPUT_GONE")],
         [AWAY],

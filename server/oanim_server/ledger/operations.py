@@ -151,12 +151,14 @@ class Reserve(Operation):
 
     `asked` is what the request named, as it named it: a model and a quantity, or work in its canonical form;
     None where it named the amount. It makes the fingerprint: what was resolved and priced of it may be
-    another thing by the time of a replay. `opener` alone may commit, extend or release; `ttl` in
-    microseconds, None for the hold of a job.
+    another thing by the time of a replay. `under` is the lease under which it was asked for, if any: a number
+    of a render and an epoch. `opener` alone may commit, extend or release; `ttl` in microseconds, None for
+    the hold of a job.
     """
 
     amount_micros: int
     asked: tuple[str, int] | str | None = None
+    under: tuple[int, int] | None = None
     opener: int
     api_key_id: str
     line: Line | None = None
@@ -183,7 +185,8 @@ class Reserve(Operation):
         labels = sorted(self.labels.items())
         scopes = [list(scope) for scope in self.spend_scopes]
         asked = self.amount_micros if self.asked is None else self.asked
-        return fingerprint_of("reserve", asked, self.ttl, scopes, labels)
+        under = [] if self.under is None else [self.under]
+        return fingerprint_of("reserve", asked, self.ttl, scopes, labels, *under)
 
     def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:
         wallet = working.wallet(self.wallet_id)

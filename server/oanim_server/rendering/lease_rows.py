@@ -84,7 +84,7 @@ def take(
         "worker": worker.account_id,
         "leased_at": now,
         "leased_until": leased_until,
-        "deadline_at": rules.deadline(found, now),
+        "deadline_at": rules.deadline(found),
     }
     connection.execute(update(renders).where(of(found.key)).values(revision=R.revision + 1, **changes))
     return _lease_of(

@@ -74,11 +74,12 @@ def is_last(standing: Standing) -> bool:
     return standing.attempts >= ATTEMPTS
 
 
-def deadline(standing: Standing, now: int) -> int:
-    """By when a render must have ended that is leased now: the first lease gives it time for all attempts."""
-    if standing.epoch:
-        return standing.deadline_at
-    return max(standing.deadline_at, now + ATTEMPTS * standing.time_limit)
+def deadline(standing: Standing) -> int:
+    """By when a render must have ended that is leased now.
+
+    One that nobody takes has its time in the queue; the first lease adds the time of all its attempts.
+    """
+    return standing.deadline_at + (0 if standing.epoch else ATTEMPTS * standing.time_limit)
 
 
 # How it ends ----------------------------------------------------------------------------------------

@@ -13,12 +13,13 @@ from oanim.calls import generation as calls
 from oanim.cli import credentials
 from oanim.cli.assets import attempts
 from oanim.cli.assets.attempts import Attempt
-from oanim.cli.assets.files import Named, how_to_get, misnamed, whole
+from oanim.cli.assets.files import Named, how_to_get, misnamed
 from oanim.cli.assets.work import Quote
 from oanim.cli.billing.balance import low_balance
 from oanim.cli.failures import AWAY, INTERRUPTED, Failure
 from oanim.cli.messages import plain
 from oanim.cli.money import dollars
+from oanim.cli.placing import whole
 from oanim.cli.repeating import unknown
 from oanim.cli.showing import Answer
 from oanim.errors import (
