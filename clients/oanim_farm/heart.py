@@ -64,6 +64,7 @@ class Heart:
         self._frames = 0
         self._acknowledged = -1
         self._hurried = False
+        self._let_go = False
         self._closed = False
         self.lost = False
         self._thread = threading.Thread(target=self._beat, name=f"heart of {lease.render_id}", daemon=True)
@@ -83,8 +84,14 @@ class Heart:
         with self._changed:
             self._frames = max(self._frames, frames)
 
+    def let_go(self) -> None:
+        """Keep nobody waiting any more."""
+        with self._changed:
+            self._let_go = True
+            self._changed.notify_all()
+
     def report(self, frames: int) -> None:
-        """Return when so many frames were acknowledged, however long that takes.
+        """Return when so many frames were acknowledged, however long that takes, or when it is let go.
 
         :raises Lost: when the lease has ended.
         """
@@ -92,7 +99,7 @@ class Heart:
             self._frames = max(self._frames, frames)
             self._hurried = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self.lost or self._closed or self._acknowledged >= frames)
+            self._changed.wait_for(lambda: self.lost or self._let_go or self._acknowledged >= frames)
             if self.lost:
                 raise Lost
 

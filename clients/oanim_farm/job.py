@@ -75,14 +75,16 @@ class Job:
         """Stop, and give the render to another worker. May be called from any thread, at any time."""
         if self._leaving_since is None:
             self._leaving_since = time.monotonic()
+        self._heart.let_go()
         self._cut_off()
 
     def run(self, slot: Slot) -> None:
         """Do the work; what it raises is a fault of this machine, and the service has been told."""
         log.info("%s: attempt %d, epoch %d", self._lease.render_id, self._lease.attempt, self._lease.epoch)
-        with self._heart, self._transfers, slot.cleared() as folder:
+        with self._heart, self._transfers:
             try:
-                self._work(folder)
+                with slot.cleared() as folder:
+                    self._work(folder)
             except (Lost, errors.StaleLease):
                 log.warning("%s: dropped", self._lease.render_id)
             except Exception as error:
@@ -92,7 +94,7 @@ class Job:
                     self._end(handed_back=True)
                 elif isinstance(error, (RemotionError, BundleRefused, Unfit, errors.OanimError)):
                     # Where this machine keeps its files is nothing to a user.
-                    self._end(message=f"{error}".replace(f"{folder}/", ""))
+                    self._end(message=f"{error}".replace(f"{slot.folder}/", ""))
                 else:
                     self._end(message="The worker had a fault.")
                     raise

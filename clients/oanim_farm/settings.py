@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PREFIX = "OANIM_FARM_"
 # What a browser puts below a slot's folder leads to a socket, and the name of one has 107 bytes.
-MAX_FOLDER_BYTES = 40
+MAX_FOLDER_BYTES = 38
 
 
 class BadSettingError(Exception):

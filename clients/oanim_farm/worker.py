@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_LOOK_SECONDS = 0.05
+
 
 class Worker:
     """Works in several slots, with one key."""
@@ -40,15 +42,13 @@ class Worker:
         self._drain_seconds = drain_seconds
         self._times = times
         self._stopping = threading.Event()
-        self._hurrying = threading.Event()
+        self._told = 0
         self._jobs: set[Job] = set()
         self._refusal: errors.OanimError | None = None
 
     def stop(self) -> None:
-        """End soon; called again, at once. For a signal's handler, too."""
-        if self._stopping.is_set():
-            self._hurrying.set()
-        self._stopping.set()
+        """End soon; called again, at once. For a signal's handler, which must take no lock."""
+        self._told += 1
 
     def run(self, slots: Sequence[Slot]) -> None:
         """Work until it is stopped.
@@ -61,28 +61,32 @@ class Worker:
         ]
         for thread in threads:
             thread.start()
-        self._stopping.wait()
+        while not self._told and not self._stopping.is_set():
+            time.sleep(_LOOK_SECONDS)
+        self._stopping.set()
         log.info("ending: %d renders are worked on", len(self._jobs))
-        self._join(threads, self._drain_seconds, or_when=self._hurrying)
+        self._wait_for(threads, self._drain_seconds, unless=lambda: self._told > 1)
         for job in list(self._jobs):
             job.hand_back()
-        self._join(threads, self._times.leaving * 2)
+        self._wait_for(threads, self._times.leaving * 2)
         self._client.close()
         if self._refusal is not None:
             raise self._refusal
 
-    def _join(
-        self, threads: Sequence[threading.Thread], seconds: float, *, or_when: threading.Event | None = None
+    def _wait_for(
+        self,
+        threads: Sequence[threading.Thread],
+        seconds: float,
+        *,
+        unless: Callable[[], bool] = lambda: False,
     ) -> None:
         until = time.monotonic() + seconds
-        while any(thread.is_alive() for thread in threads) and time.monotonic() < until:
-            if or_when is not None and or_when.is_set():
-                return
-            time.sleep(0.05)
+        while any(thread.is_alive() for thread in threads) and time.monotonic() < until and not unless():
+            time.sleep(_LOOK_SECONDS)
 
     def _serve(self, slot: Slot) -> None:
         key, failures, faults = new_key(), 0, 0
-        while not self._stopping.is_set():
+        while not self._told and not self._stopping.is_set():
             try:
                 # A question whose answer was lost is asked again with its key: the lease that it got is ours.
                 answer = self._client.lease_render(idempotency_key=key, wait_seconds=self._times.asking)
@@ -112,7 +116,7 @@ class Worker:
         """Work on one lease; False when this machine had a fault."""
         job = Job(self._client, self._connect, lease, self._tools, self._times)
         self._jobs.add(job)
-        if self._stopping.is_set():
+        if self._told or self._stopping.is_set():
             job.hand_back()
         try:
             job.run(slot)

@@ -21,6 +21,7 @@ from tests.videos import seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Self
 
 ROOT = Path(__file__).parents[2]
 OURS = ("OANIM_", "ANIMATE_")
@@ -70,8 +71,11 @@ class Scene:
         log = self._folder / "server.log"
         self.server = self._stack.enter_context(spawned(self._environment, log, program=program))
 
-    def close(self) -> None:
-        """End the service."""
+    def __enter__(self) -> Self:
+        self.start_server()
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     @cached_property
@@ -88,8 +92,8 @@ class Scene:
             "ANIMATE_API_KEY": self.worker_key,
             "OANIM_FARM_FOLDER": str(self._farm_folder),
             "OANIM_FARM_BROWSER": "chromium",
-            **settings,
         }
+        environment |= settings
         with (self._folder / "worker.log").open("a") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.farm.program"], env=environment, stderr=log, cwd=ROOT
@@ -138,6 +142,10 @@ class Customer:
     def render(self) -> Render:
         """The render now."""
         return self.client.get_render(render_id=self.render_id).render
+
+    def ended(self) -> bool:
+        """Whether the render has ended."""
+        return self.render().HasField("finished_at")
 
     def until(self, fact: Callable[[Render], bool]) -> None:
         """Return when something is true of the render."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.farm.line import Line
 from tests.farm.scene import WELL, Scene, end
 from tests.farm.working import orphans, until
 
@@ -134,6 +135,36 @@ def test_a_cancelled_render_is_stopped_and_its_reported_frames_are_charged(scene
 
 
 @pytest.mark.torture
+def test_a_service_that_is_away_for_a_minute_loses_nothing(patient_scene: Scene) -> None:
+    customer = patient_scene.customer()
+    customer.submit(pace=0.5)
+    with patient_scene.worker() as worker:
+        customer.until(HALFWAY)
+        patient_scene.server.kill()
+        time.sleep(65)
+        patient_scene.start_server()
+        assert customer.outcome() == WELL
+        assert customer.render().attempts == 1
+        assert end(worker) == 0
+
+
+@pytest.mark.torture
+def test_a_line_that_is_cut_all_the_time_changes_no_charge(scene: Scene, free_port: int) -> None:
+    customers = [scene.customer() for _ in range(5)]
+    for customer in customers:
+        customer.submit(pace=0.1)
+    with (
+        Line(free_port) as line,
+        scene.worker(ANIMATE_API_URL=line.url, OANIM_FARM_SLOTS="2") as worker,
+    ):
+        until(lambda: line.cut_after(0.3) and all(customer.ended() for customer in customers))
+        assert line.cuts > 20
+        assert end(worker) == 0
+    assert [customer.outcome() for customer in customers] == [WELL] * 5
+    settled(scene)
+
+
+@pytest.mark.torture
 def test_kills_at_any_instant_in_any_company(scene: Scene) -> None:
     seed = time.time_ns()
     chance = random.Random(seed)
@@ -150,8 +181,7 @@ def test_kills_at_any_instant_in_any_company(scene: Scene) -> None:
                 worker.kill()
             if "service" in victims:
                 scene.start_server()
-            with scene.worker() as other:
+            with scene.worker():
                 assert customer.outcome() == WELL, (seed, number, victims)
-                assert end(other) == 0
     assert orphans() == []
     settled(scene)

@@ -14,6 +14,7 @@ import pytest
 
 from oanim import errors
 from oanim_farm import job
+from oanim_farm.slots import Slot
 from openanimate.metering.v1.render_service_pb2 import FailRenderRequest, RenderCodec, RenderCompletion
 from tests.farm.working import (
     AWAY,
@@ -335,6 +336,33 @@ def test_a_lease_that_comes_when_it_is_to_end_is_handed_back(working: Working) -
     working.end()
 
     assert (working.asked(FAIL), working.asked(BUNDLE)) == ([failed(handed_back=True)], [])
+
+
+def test_a_worker_that_is_to_end_while_the_service_is_away_ends_all_the_same(working: Working) -> None:
+    working.lease()
+    working.server.script(HEARTBEAT, AWAY)
+    working.server.script(FAIL, AWAY)
+    working.start(drain_seconds=0.1)
+    until(lambda: working.frames_reported()[-1:] == [30])
+    began = time.monotonic()
+    working.end()
+
+    assert (time.monotonic() - began < 10, set(map(str, working.asked(FAIL)))) == (
+        True,
+        {str(failed(handed_back=True))},
+    )
+
+
+def test_a_slot_that_cannot_be_used_is_told(working: Working, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(slot: Slot) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", slot.folder)
+
+    working.lease()
+    monkeypatch.setattr(Slot, "cleared", read_only)
+    working.start()
+    working.server.wait_for(FAIL, 1)
+
+    assert working.asked(FAIL) == [failed("The worker had a fault.")]
 
 
 def test_an_upload_that_is_not_finished_in_time_is_cut_off_and_handed_back(working: Working) -> None:
