@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.05
+_BETWEEN_QUESTIONS_SECONDS = 1.0
 
 
 class Worker:
@@ -61,7 +62,7 @@ class Worker:
         ]
         for thread in threads:
             thread.start()
-        while not self._told and not self._stopping.is_set():
+        while not self._is_ending():
             time.sleep(_LOOK_SECONDS)
         self._stopping.set()
         log.info("ending: %d renders are worked on", len(self._jobs))
@@ -85,8 +86,18 @@ class Worker:
             time.sleep(_LOOK_SECONDS)
 
     def _serve(self, slot: Slot) -> None:
-        key, failures, faults = new_key(), 0, 0
-        while not self._told and not self._stopping.is_set():
+        """Work on one render after the other."""
+        faults = 0
+        while (lease := self._next_lease()) is not None:
+            faults = 0 if self._worked(slot, lease) else faults + 1
+            # A machine that is out of order must not use up the attempts of all that waits.
+            self._stopping.wait(min(self._times.recovery * faults, self._times.longest_recovery))
+
+    def _next_lease(self) -> RenderLease | None:
+        """Ask until there is work; None when this worker is to end."""
+        key, failures = new_key(), 0
+        while not self._is_ending():
+            asked_at = time.monotonic()
             try:
                 # A question whose answer was lost is asked again with its key: the lease that it got is ours.
                 answer = self._client.lease_render(idempotency_key=key, wait_seconds=self._times.asking)
@@ -96,7 +107,7 @@ class Worker:
             except (errors.KeyInvalid, errors.WrongRole) as error:
                 self._refusal = error
                 self._stopping.set()
-                return
+                break
             except errors.OanimError as error:
                 failures += 1
                 if failures == 1:
@@ -107,16 +118,19 @@ class Worker:
                 log.info("the service answers again")
             failures = 0
             if answer.HasField("lease"):
-                key = new_key()
-                faults = 0 if self._worked(slot, answer.lease) else faults + 1
-                # A machine that is out of order must not use up the attempts of all that waits.
-                self._stopping.wait(min(self._times.recovery * faults, self._times.longest_recovery))
+                return answer.lease
+            # A service that is about to stop keeps no question open.
+            self._stopping.wait(asked_at + _BETWEEN_QUESTIONS_SECONDS - time.monotonic())
+        return None
+
+    def _is_ending(self) -> bool:
+        return bool(self._told) or self._stopping.is_set()
 
     def _worked(self, slot: Slot, lease: RenderLease) -> bool:
         """Work on one lease; False when this machine had a fault."""
         job = Job(self._client, self._connect, lease, self._tools, self._times)
         self._jobs.add(job)
-        if self._told or self._stopping.is_set():
+        if self._is_ending():
             job.hand_back()
         try:
             job.run(slot)

@@ -26,6 +26,7 @@ from tests.farm.working import (
     GO_ON,
     HEARTBEAT,
     LEASE,
+    NO_WORK,
     STALE,
     STOP,
     Working,
@@ -140,12 +141,11 @@ def test_a_composition_that_is_not_there_is_named(working: Working) -> None:
 
 def test_what_hangs_ends_with_its_time_and_leaves_no_process(working: Working) -> None:
     working.lease(at=9, then="hang", time_limit_seconds=4)
-    began = time.monotonic()
     working.work()
 
     [request] = working.asked(FAIL)
     assert request.message.startswith("it was not done within ")
-    assert (4 <= time.monotonic() - began < 15, orphans(), working.left()) == (True, [], [])
+    assert (orphans(), working.left()) == ([], [])
 
 
 def test_a_bundle_that_is_none_is_told(working: Working) -> None:
@@ -199,6 +199,24 @@ def test_the_last_report_is_repeated_until_it_is_acknowledged_and_only_then_the_
     working.server.wait_for(LEASE, 2)
 
     assert [completion.frames for completion, _ in delivered(working)] == [30]
+
+
+def test_reports_go_on_while_the_video_is_sent(working: Working) -> None:
+    working.lease()
+    reports: list[int] = []
+
+    def slow(_request: object) -> object:
+        reports.append(len(working.asked(HEARTBEAT)))
+        time.sleep(1)
+        reports.append(len(working.asked(HEARTBEAT)))
+        return DONE
+
+    working.server.script(COMPLETE, slow)
+    working.work()
+
+    before, after = reports
+    assert after - before >= 3
+    assert set(working.frames_reported()[before:]) == {30}
 
 
 @pytest.mark.parametrize("word", [STOP, STALE], ids=["stop", "stale"])
@@ -275,6 +293,13 @@ def test_a_question_for_work_keeps_its_key_until_it_is_answered(working: Working
 
     assert [len(set(keys[:6])), len(set(keys[6:8])), len(set(keys[:9]))] == [1, 1, 3]
     assert len(delivered(working)) == 1
+
+
+def test_a_service_that_keeps_no_question_open_is_not_asked_all_the_time(working: Working) -> None:
+    working.server.script(LEASE, NO_WORK)
+    working.start(slots=1)
+    time.sleep(2.5)
+    assert 2 <= len(working.asked(LEASE)) <= 4
 
 
 @pytest.mark.parametrize("reason", ["KEY_INVALID", "WRONG_ROLE"])
