@@ -21,6 +21,7 @@ from oanim_farm.settings import MAX_FOLDER_BYTES
 from oanim_remotion.bundle import pack
 from openanimate.metering.v1.render_service_pb2 import Render, RenderCodec, RenderSpec, RenderState
 from tests.e2e.conftest import BIN
+from tests.farm.working import until
 from tests.videos import Seen, colour_at, seen
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ def folder(remotion: Installation) -> Iterator[Path]:
 
 
 @contextmanager
-def worker(dev: Dev, folder: Path, log: Path) -> Iterator[None]:
-    """A worker, told to end at the end."""
+def worker(dev: Dev, folder: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker, told to end at the end if it still runs."""
     environment = {
         **dev.environment,
         "PATH": os.environ["PATH"],
@@ -70,10 +71,10 @@ def worker(dev: Dev, folder: Path, log: Path) -> Iterator[None]:
         subprocess.Popen([BIN / "oanim-farm"], env=environment, stderr=stderr) as process,
     ):
         try:
-            yield
+            yield process
         finally:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE_S) == 0
+            assert process.wait(PATIENCE_S) in (0, -signal.SIGKILL)
     assert dev.keys["worker"] not in log.read_text()
 
 
@@ -125,3 +126,24 @@ def test_an_animation_that_fails_three_times_costs_nothing(
     assert (done.state, done.charged_micros, done.attempts) == (RenderState.RENDER_STATE_FAILED, 0, 3)
     assert done.failure.message == "this frame cannot be drawn"
     assert money(customer) == (FREE_MICROS, 0)
+
+
+def test_a_killed_worker_leaves_no_browser(
+    dev: Dev, customer: Client, bundle: Path, folder: Path, tmp_path: Path
+) -> None:
+    render = submitted(customer, bundle, tmp_path, props_json='{"busyMs": 400}')
+    with worker(dev, folder, tmp_path / "log") as process:
+        for state in customer.watch_render(render_id=render.render_id, timeout_s=PATIENCE_S):
+            if state.render.frames_done:
+                break
+        assert "chromium" in " ".join(running_in(folder))
+        process.kill()
+    until(lambda: running_in(folder) == [])
+    customer.cancel_render(render_id=render.render_id)
+    assert money(customer)[1] == 0
+
+
+def running_in(folder: Path) -> list[str]:
+    """The commands of whatever was started with a worker's folder in its arguments."""
+    found = subprocess.run(["pgrep", "-af", str(folder)], stdout=subprocess.PIPE, text=True, check=False)
+    return found.stdout.splitlines()
