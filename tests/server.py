@@ -37,7 +37,7 @@ from openanimate.metering.v1.render_service_pb2_grpc import RenderServiceStub
 from openanimate.metering.v1.wallet_service_pb2_grpc import WalletServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
     from pathlib import Path
 
     from google.protobuf.message import Message
@@ -243,13 +243,16 @@ class ServerProcess(Endpoint):
 
 @contextmanager
 def spawned(
-    environment: Mapping[str, str], log: Path, *, program: Sequence[str] = ("oanim_server", "serve", "--json")
+    environment: Mapping[str, str], log: Path, *, program: tuple[str, ...] = ("oanim_server",)
 ) -> Iterator[ServerProcess]:
-    """`oanim-server serve` with these settings, on free ports unless they name some; killed at the end."""
+    """`oanim-server serve` with these settings, on free ports unless they name some; killed at the end.
+
+    :param program: a module that serves as the server does, and what it is told besides.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("OANIM_")}
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", *program],
+            [sys.executable, "-m", *program, "serve", "--json"],
             env={**inherited, "OANIM_PORT": "0", "OANIM_HTTP_PORT": "0", **environment},
             stdout=subprocess.PIPE,
             stderr=stderr,

@@ -283,6 +283,7 @@ class App:
                     burst=rate.burst,
                     open_streams=settings.open_streams,
                     running_generations=settings.running_generations,
+                    leased_renders=settings.leased_renders,
                 ),
                 server_version=version("oanim"),
                 sandbox=self._sandbox,

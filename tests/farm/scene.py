@@ -50,7 +50,13 @@ class Scene:
     """A service at one address, whose process may be killed and started again."""
 
     def __init__(
-        self, environment: dict[str, str], folder: Path, farm_folder: Path, port: int, *, lease_seconds: float
+        self,
+        environment: dict[str, str],
+        folder: Path,
+        farm_folder: Path,
+        port: int,
+        *,
+        long_leases: bool = False,
     ) -> None:
         self._environment = {
             "OANIM_PORT": str(port),
@@ -60,14 +66,14 @@ class Scene:
         }
         self._folder = folder
         self._farm_folder = farm_folder
-        self._lease_seconds = lease_seconds
+        self._long_leases = long_leases
         self._stack = ExitStack()
         self.url = f"http://127.0.0.1:{port}"
         self.server: ServerProcess
 
-    def start_server(self) -> None:
-        """Have it serve."""
-        program = ("tests.farm.serving", str(self._lease_seconds))
+    def start_server(self, dies_at: str = "none") -> None:
+        """Have it serve, until it kills itself at a step of tests/rendering/serving.py."""
+        program = ("oanim_server",) if self._long_leases else ("tests.rendering.serving", dies_at)
         log = self._folder / "server.log"
         self.server = self._stack.enter_context(spawned(self._environment, log, program=program))
 

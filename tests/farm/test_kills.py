@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.farm.line import Line
 from tests.farm.scene import WELL, Scene, end
-from tests.farm.working import orphans, until
+from tests.farm.working import SECONDS, orphans, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +82,24 @@ def test_a_killed_service_finds_its_worker_still_at_work(
         assert customer.outcome() == WELL
         assert customer.render().attempts == 1
         assert end(worker) == 0
+    settled(scene)
+
+
+@pytest.mark.parametrize(
+    "step", ["finish after 1", pytest.param("finish before 1", marks=pytest.mark.torture)]
+)
+def test_a_service_that_dies_over_a_delivery_is_asked_what_became_of_it(scene: Scene, step: str) -> None:
+    scene.server.kill()
+    scene.start_server(step)
+    customer = scene.customer()
+    customer.submit()
+    with scene.worker() as worker:
+        assert scene.server.process.wait(SECONDS) == -signal.SIGKILL
+        scene.start_server()
+        assert customer.outcome() == WELL
+        assert customer.render().attempts == 1
+        assert end(worker) == 0
+    assert "delivered, 30 frames" in scene.worker_log()
     settled(scene)
 
 

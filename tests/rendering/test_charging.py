@@ -169,7 +169,8 @@ def test_of_two_workers_that_complete_at_once_one_is_refused(house: House) -> No
 
     async def at_once() -> list[Any]:
         works = [first.completing(lease), second.completing(again), first.completing(lease)]
-        return await asyncio.gather(*works, return_exceptions=True)
+        answers: list[Any] = await asyncio.gather(*works, return_exceptions=True)
+        return answers
 
     answers = house.do(at_once())
     assert [isinstance(answer, StaleLease) for answer in answers] == [True, False, True]

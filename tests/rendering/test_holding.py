@@ -206,7 +206,8 @@ def test_a_lease_that_ends_while_its_worker_commits_is_charged_and_released_to_t
                 worker.beating(lease, 10),
                 house.renders.cancel(render.key),
             ]
-            return await asyncio.gather(*works, return_exceptions=True)
+            answers: list[Any] = await asyncio.gather(*works, return_exceptions=True)
+            return answers
 
         _, committed, *_ = house.do(at_once())
         assert isinstance(committed, Outcome | StaleLease | AlreadyReleased)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from oanim_server.ledger.refusals import NotFound
 from oanim_server.ledger.values import DAY, SECOND
+from oanim_server.rendering import rows
 from oanim_server.rendering.refusals import StaleLease
 from oanim_server.rendering.values import TIMES, Reason, State
 from tests.rendering.asking import BUNDLE
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from sqlalchemy import Connection
+
     from oanim_server.database.engine import Database
-    from oanim_server.rendering.values import Lease, Render
+    from oanim_server.rendering.values import Lease, Render, Standing
 
 UNTOUCHED = Rest(GRANT, 0, [])
 
@@ -119,6 +122,41 @@ def test_who_waits_for_work_is_woken_by_it(house: House) -> None:
     lease, seconds = house.do(wait())
     assert lease is not None
     assert seconds < 5
+
+
+def test_of_many_that_wait_as_many_are_served_as_there_are_renders(house: House) -> None:
+    account, worker = house.account(), house.worker()
+
+    async def wait() -> list[Lease | None]:
+        waiting = [
+            asyncio.create_task(house.renders.lease(worker.worker, f"k{number}", 2.0)) for number in range(8)
+        ]
+        for _ in range(3):
+            await asyncio.sleep(0.1)
+            await house.renders.submit(asked(account), pieces(BUNDLE))
+        return await asyncio.gather(*waiting)
+
+    leases = [lease for lease in house.do(wait()) if lease is not None]
+    assert len({lease.claim.key for lease in leases}) == len(leases) == 3
+
+
+def test_a_slot_that_becomes_free_wakes_who_waits(
+    open_database: Callable[[], Database], tmp_path: Path
+) -> None:
+    with House(open_database(), tmp_path / "renders", limit=1) as house:
+        account, worker = house.account(), house.worker()
+        house.submitted(account)
+        house.submitted(account)
+        first = worker.leased()
+
+        async def wait() -> Lease | None:
+            waiting = asyncio.create_task(house.renders.lease(worker.worker, "k", 30.0))
+            await asyncio.sleep(0.2)
+            assert not waiting.done()
+            await worker.completing(first)
+            return await asyncio.wait_for(waiting, 5.0)
+
+        assert house.do(wait()) is not None
 
 
 def test_who_waits_in_vain_is_told_so_and_has_not_used_the_key_up(house: House) -> None:
@@ -350,6 +388,27 @@ def test_a_render_whose_deadline_passes_while_it_is_rendered_fails_and_costs_not
         failed.failure._replace(reason=Reason.DEADLINE_PASSED, message="no memory"),
     )
     assert house.rest(render.wallet_id) == UNTOUCHED
+
+
+def test_a_render_that_cannot_be_ended_keeps_no_other_one_from_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renders = [house.submitted(house.account()) for _ in range(3)]
+    house.clock.forward(DAY)
+    finish = rows.finish
+
+    def breaks(connection: Connection, now: int, found: Standing, *more: Any, **options: Any) -> None:
+        if found.key == renders[1].key:
+            raise ValueError
+        finish(connection, now, found, *more, **options)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(rows, "finish", breaks)
+        house.do(house.renders.sweep())
+    ended = [house.get(render).state for render in renders]
+    assert ended == [State.FAILED, State.QUEUED, State.FAILED]
+    house.do(house.renders.sweep())
+    assert house.get(renders[1]).state is State.FAILED
 
 
 def test_a_render_that_is_not_there_has_no_lease(house: House) -> None:

@@ -161,6 +161,8 @@ class Endings:
             )
         )
         self._shared.changed(key)
+        # Another one of its account may be leased now.
+        self._shared.offered()
         if outcome.replayed:
             return False
         self._count(key, ended.end)

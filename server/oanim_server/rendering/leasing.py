@@ -43,6 +43,9 @@ class Leases:
         self._hub = hub
         self._limit = limit
         self._stopping = False
+        # Who waits for work looks one after the other: where one finds nothing, the next would not, either.
+        self._turn = asyncio.Lock()
+        self._nothing_since = 0.0
 
     def quieten(self) -> None:
         """Let nobody wait for work any more."""
@@ -60,10 +63,13 @@ class Leases:
                 limit=self._limit,
                 wanted=wanted,
             )
-            until = asyncio.get_running_loop().time() + wait_seconds
-            while (lease := await self._take(take, changed)) is None:
+            until = _now() + wait_seconds
+            changed.clear()
+            lease = await self._shared.ledger.write(take)
+            while lease is None:
                 if self._stopping or not await _happens(changed, until):
                     return None
+                lease = await self._take(take, changed)
         if not lease.replayed:
             self._shared.counts.leases += 1
             extra = {"render": reservation_text(*lease.claim.key), "epoch": lease.claim.epoch}
@@ -108,8 +114,9 @@ class Leases:
         elif not await self._endings.give_up(claim, message):
             await self.give_up(claim, message, handed_back=handed_back)
             return
-        self._count(claim, message, handed_back=handed_back)
+        self._count(claim, handed_back=handed_back)
         self._shared.changed(claim.key)
+        self._shared.offered()
         await holding.release_left(self._shared.database, self._shared.ledger, claim.key)
 
     async def bundle_of(self, claim: Claim) -> tuple[str, int]:
@@ -127,9 +134,18 @@ class Leases:
     async def _take(
         self, take: Callable[[Connection, int], Lease | None], changed: asyncio.Event
     ) -> Lease | None:
+        """Look for work that was offered, unless somebody has looked since then in vain."""
         # Before it is looked: what comes meanwhile is seen at the next look.
         changed.clear()
-        return await self._shared.ledger.write(take)
+        offered_at = _now()
+        async with self._turn:
+            if self._nothing_since >= offered_at:
+                return None
+            looks_at = _now()
+            lease = await self._shared.ledger.write(take)
+            if lease is None:
+                self._nothing_since = looks_at
+            return lease
 
     async def _standing(self, key: Key) -> Standing:
         found = await self._shared.database.read(partial(rows.standing, key=key))
@@ -137,14 +153,14 @@ class Leases:
             raise NotFound(what="render")
         return found
 
-    def _count(self, claim: Claim, message: str, *, handed_back: bool) -> None:
+    def _count(self, claim: Claim, *, handed_back: bool) -> None:
         extra = {"render": reservation_text(*claim.key), "epoch": claim.epoch}
         if handed_back:
             self._shared.counts.handed_back += 1
             log.info("a render was handed back", extra=extra)
         else:
             self._shared.counts.given_up += 1
-            log.warning("an attempt failed", extra={**extra, "said": message})
+            log.warning("an attempt failed", extra=extra)
 
 
 class _Wanted:
@@ -161,6 +177,10 @@ class _Wanted:
 
     def __bool__(self) -> bool:
         return self._here
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 async def _happens(event: asyncio.Event, until: float) -> bool:

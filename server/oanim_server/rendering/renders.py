@@ -64,7 +64,7 @@ class Renders:
         self._store = store
         self._kept = Kept()
         self._hub = Hub(self._look if database.dialect == "postgresql" else None)
-        shared = Shared(database, ledger, store, self.counts, times, self._changed)
+        shared = Shared(database, ledger, store, self.counts, times, self._changed, self._offered)
         self._submissions = Submissions(shared, prices, self._kept)
         self._endings = Endings(shared)
         self._leases = Leases(shared, self._endings, self._hub, limit=limit)
@@ -98,8 +98,6 @@ class Renders:
         """Take a bundle and put its render into the queue; refuses as `Submissions.submit`."""
         outcome = await self._submissions.submit(asked, chunks)
         key = (asked.account_id, number_of(outcome))
-        if not outcome.replayed:
-            self._changed(key)
         return Submitted(await self.get(key), outcome.wallet, outcome.replayed)
 
     async def get(self, key: Key) -> Render:
@@ -194,8 +192,10 @@ class Renders:
                 first = Piece("", 0, b"", b"")
 
     def _changed(self, key: Key) -> None:
-        # What changes a render may change the queue: one waits now, or another of its account may be leased.
-        self._hub.wake([_watched(key), QUEUE])
+        self._hub.wake([_watched(key)])
+
+    def _offered(self) -> None:
+        self._hub.wake([QUEUE])
 
     async def _look(self, watched: list[int]) -> list[tuple[int, int]]:
         keys = {divmod(number, 1 << _NUMBER_BITS) for number in watched if number != QUEUE}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Shared(NamedTuple):
-    """`changed` is told the key of each render that was changed."""
+    """`changed` is told the key of each render that was changed; `offered`, that there may be work now."""
 
     database: Database
     ledger: Ledger
@@ -23,3 +23,4 @@ class Shared(NamedTuple):
     counts: Counts
     times: Times
     changed: Callable[[Key], None]
+    offered: Callable[[], None]

@@ -127,6 +127,7 @@ class Submissions:
             raise
         if not outcome.replayed:
             self._shared.counts.submitted += 1
+            self._shared.offered()
             return outcome
         # The same call beside this one was first; or this one was, and its answer was lost.
         find = partial(rows.standing, key=(reserve.wallet_id, number_of(outcome)))

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from oanim_server.ledger.ids import reservation_text
+from oanim_server.ledger.refusals import OutcomeUnknown, Refusal
 from oanim_server.ledger.tasks import every
 from oanim_server.ledger.values import SECOND
 from oanim_server.rendering import holding, lease_rows, rows
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from oanim_server.rendering.ending import Endings
     from oanim_server.rendering.lease_rows import Lapsed
     from oanim_server.rendering.shared import Shared
+    from oanim_server.rendering.values import Key
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +74,11 @@ class Sweeper:
                 "a worker is lost", extra={"render": reservation_text(*claim.key), "epoch": claim.epoch}
             )
             self._shared.changed(claim.key)
+            self._shared.offered()
         for claim in lapsed.lost:
-            self._shared.counts.lost += await _if_it_still_is(self._endings.lose(claim))
+            self._shared.counts.lost += await _if_it_still_is(claim.key, self._endings.lose(claim))
         for found in lapsed.out_of_time:
-            await _if_it_still_is(self._endings.run_out(found.key))
+            await _if_it_still_is(found.key, self._endings.run_out(found.key))
         await holding.release_left(self._shared.database, self._shared.ledger)
         self._shared.counts.queued, self._shared.counts.rendering = await self._shared.database.read(
             rows.counts
@@ -97,9 +100,13 @@ class Sweeper:
         return now, lease_rows.sweep(connection, now, lease=self._shared.times.lease, away=away)
 
 
-async def _if_it_still_is(ending: Coroutine[object, object, bool]) -> bool:
-    """End what was found due, unless it is so no longer."""
+async def _if_it_still_is(key: Key, ending: Coroutine[object, object, bool]) -> bool:
+    """End what was found due, unless it is so no longer; one that cannot be keeps no other one waiting."""
     try:
         return await ending
     except StaleLease:
+        return False
+    except (Refusal, OutcomeUnknown) as error:
+        extra = {"render": reservation_text(*key), "error": type(error).__name__}
+        log.warning("a render could not be ended and is tried again", extra=extra)
         return False

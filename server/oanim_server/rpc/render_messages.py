@@ -49,8 +49,8 @@ def submission(asked: pb.RenderSubmission, call: Call) -> Submission:
         spec=_spec_asked(asked.spec),
         bundle_bytes=uploads.size_bytes("submission.bundle_bytes", asked.bundle_bytes, MAX_BUNDLE_BYTES),
         bundle_sha256=uploads.sha256("submission.bundle_sha256", asked.bundle_sha256),
-        spend_scopes=shape.spend_scopes(asked.spend_scopes),
-        labels=shape.labels(asked.labels),
+        spend_scopes=shape.spend_scopes(asked.spend_scopes, "submission."),
+        labels=shape.labels(asked.labels, "submission."),
     )
 
 

@@ -92,7 +92,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_NOT_FOUND: _ErrorReason.ValueType  # 17
     """No such thing, or not the caller's. Status: NOT_FOUND. Metadata: what."""
     ERROR_REASON_OUTPUT_GONE: _ErrorReason.ValueType  # 18
-    """The provider no longer keeps the output. Status: NOT_FOUND."""
+    """The output is no longer kept: a file by the provider, a video or a bundle
+    here. Status: NOT_FOUND.
+    """
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 19
     """Too many calls, or too much at once, for this account, address or day.
     Status: RESOURCE_EXHAUSTED, with RetryInfo. Metadata: limit.
@@ -136,8 +138,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     generation. Nothing was charged.
     """
     ERROR_REASON_DEADLINE_PASSED: _ErrorReason.ValueType  # 30
-    """The work was not done within 24 hours. An outcome of a generation. Nothing
-    was charged.
+    """The work was not done in its time. An outcome of a generation or a render.
+    Nothing was charged.
     """
     ERROR_REASON_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 31
     """A limit of the account or of the key would be passed. Status:
@@ -244,7 +246,9 @@ ERROR_REASON_EMAIL_TAKEN: ErrorReason.ValueType  # 16
 ERROR_REASON_NOT_FOUND: ErrorReason.ValueType  # 17
 """No such thing, or not the caller's. Status: NOT_FOUND. Metadata: what."""
 ERROR_REASON_OUTPUT_GONE: ErrorReason.ValueType  # 18
-"""The provider no longer keeps the output. Status: NOT_FOUND."""
+"""The output is no longer kept: a file by the provider, a video or a bundle
+here. Status: NOT_FOUND.
+"""
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 19
 """Too many calls, or too much at once, for this account, address or day.
 Status: RESOURCE_EXHAUSTED, with RetryInfo. Metadata: limit.
@@ -288,8 +292,8 @@ ERROR_REASON_PROVIDER_UNKNOWN: ErrorReason.ValueType  # 29
 generation. Nothing was charged.
 """
 ERROR_REASON_DEADLINE_PASSED: ErrorReason.ValueType  # 30
-"""The work was not done within 24 hours. An outcome of a generation. Nothing
-was charged.
+"""The work was not done in its time. An outcome of a generation or a render.
+Nothing was charged.
 """
 ERROR_REASON_LIMIT_EXCEEDED: ErrorReason.ValueType  # 31
 """A limit of the account or of the key would be passed. Status:

@@ -398,7 +398,7 @@ class SubmitRenderResponse(_message.Message):
     """True when this is the answer of an earlier call with the same key."""
     @_builtins.property
     def render(self) -> Global___Render:
-        """The render as it stood after the call."""
+        """The render as it stands now, in a replay, too."""
 
     @_builtins.property
     def wallet(self) -> _wallet_pb2.Wallet:
@@ -886,8 +886,8 @@ class HeartbeatResponse(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
     stop: _builtins.bool
-    """True when the worker is to stop: the render was cancelled, or is out of
-    time. Its lease has ended.
+    """True when the worker is to stop: the render was cancelled, has failed, or
+    the attempt is out of time.
     """
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:

@@ -32,10 +32,16 @@ class RenderServiceStub:
     a worker leases the render, reports frames while it works, and completes it
     with the video. A render has the id of the reservation that holds its quote.
 
-    A lease is lost when its worker is not heard of in time; the render is then
-    offered again, three attempts in all. Each lease of a render has a higher
-    epoch, and what an earlier epoch still says is refused with STALE_LEASE, so
-    that two workers never both decide what a render costs.
+    A lease is lost when its worker is not heard of for 60 seconds, or takes
+    longer than an attempt may; time in which the server itself could not be
+    reached does not count. The render is then offered again, before younger ones,
+    three attempts in all. Each lease of a render has a higher epoch, and what an
+    earlier epoch still says is refused with STALE_LEASE, so that two workers
+    never both decide what a render costs.
+
+    A render that no worker takes within 24 hours fails with DEADLINE_PASSED, and
+    so does one that has not ended within 24 hours and the time of three attempts.
+    What fails costs nothing.
     """
 
     def __init__(self, channel):
@@ -108,21 +114,27 @@ class RenderServiceServicer:
     a worker leases the render, reports frames while it works, and completes it
     with the video. A render has the id of the reservation that holds its quote.
 
-    A lease is lost when its worker is not heard of in time; the render is then
-    offered again, three attempts in all. Each lease of a render has a higher
-    epoch, and what an earlier epoch still says is refused with STALE_LEASE, so
-    that two workers never both decide what a render costs.
+    A lease is lost when its worker is not heard of for 60 seconds, or takes
+    longer than an attempt may; time in which the server itself could not be
+    reached does not count. The render is then offered again, before younger ones,
+    three attempts in all. Each lease of a render has a higher epoch, and what an
+    earlier epoch still says is refused with STALE_LEASE, so that two workers
+    never both decide what a render costs.
+
+    A render that no worker takes within 24 hours fails with DEADLINE_PASSED, and
+    so does one that has not ended within 24 hours and the time of three attempts.
+    What fails costs nothing.
     """
 
     def SubmitRender(self, request_iterator, context):
         """SubmitRender takes a bundle, holds the quote and puts the render in the
         queue.
 
-        The first message has `spec` and all that describes the upload; the others
-        have the bundle's bytes. The bundle is read through and verified before
-        anything is held. It is a gzipped tar of files and folders, without links,
+        The first message has the submission; the others have the bundle's bytes.
+        The bundle is read through and verified before anything is held. It is a gzipped tar of files and folders, without links,
         devices, absolute paths or `..`, at most 200 MB, 1 GB unpacked, 20,000
-        entries.
+        entries; it is deleted when the render has ended. What breaks off leaves
+        nothing.
 
         Repeating a call with the same idempotency_key and the same first message
         returns the first answer; the bundle need not be sent again for that. As
@@ -131,7 +143,10 @@ class RenderServiceServicer:
         can be known by then.
 
         Fails as Reserve does, with INVALID_FIELD for a spec or a bundle that may
-        not be, naming the entry, and TOO_LARGE above 200 MB.
+        not be, naming the field or the entry, TOO_LARGE above 200 MB, or when the
+        bundles of the account's renders that have not ended would be more than 20
+        GB, RATE_LIMITED above 10,000 such renders, OVERLOADED when there is no room
+        for the bundle.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,7 +163,8 @@ class RenderServiceServicer:
 
     def WatchRender(self, request, context):
         """WatchRender answers the render as it stands now, and then again after every
-        change, until it has ended; the last message is its end.
+        change, its place in the queue included, until it has ended; the last
+        message is its end.
 
         A slow reader misses states in between, never the last. After a broken
         stream, watch again: the first message is the present state.
@@ -178,7 +194,8 @@ class RenderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DownloadRender(self, request, context):
-        """DownloadRender answers the video.
+        """DownloadRender answers the video, which is kept for 30 days unless the
+        server says otherwise: see video_expires_at.
 
         Fails with NOT_FOUND for an id that is unknown, not the caller's, or of a
         render that has no video, OUTPUT_GONE when the video is no longer kept.
@@ -189,7 +206,8 @@ class RenderServiceServicer:
 
     def LeaseRender(self, request, context):
         """LeaseRender gives the caller the oldest render that waits, for as long as
-        it sends heartbeats.
+        it sends heartbeats: one every 10 seconds. Renders of an account that has as
+        many leased as it may (10, unless the server says otherwise) are passed over.
 
         Repeating a call with the same idempotency_key and the same API key
         returns the lease that it made while that lives, and fails with
@@ -215,7 +233,9 @@ class RenderServiceServicer:
         What was answered is durable. The count is the epoch's total; the greatest
         one counts, so that a report may be repeated, lost or late.
 
-        Fails with STALE_LEASE when the lease is not the render's, or has ended.
+        Fails with STALE_LEASE when the lease is not the render's, or has ended;
+        where it ended because the render was cancelled or failed, the answer is
+        `stop` instead.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -231,7 +251,8 @@ class RenderServiceServicer:
         not be sent again for that.
 
         Fails with STALE_LEASE when the lease is not the render's, or has ended,
-        INVALID_FIELD when the bytes are not what the first message says.
+        INVALID_FIELD when the bytes are not what the first message says, TOO_LARGE
+        above 2 GB, OVERLOADED when there is no room for the video.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -323,10 +344,16 @@ class RenderService:
     a worker leases the render, reports frames while it works, and completes it
     with the video. A render has the id of the reservation that holds its quote.
 
-    A lease is lost when its worker is not heard of in time; the render is then
-    offered again, three attempts in all. Each lease of a render has a higher
-    epoch, and what an earlier epoch still says is refused with STALE_LEASE, so
-    that two workers never both decide what a render costs.
+    A lease is lost when its worker is not heard of for 60 seconds, or takes
+    longer than an attempt may; time in which the server itself could not be
+    reached does not count. The render is then offered again, before younger ones,
+    three attempts in all. Each lease of a render has a higher epoch, and what an
+    earlier epoch still says is refused with STALE_LEASE, so that two workers
+    never both decide what a render costs.
+
+    A render that no worker takes within 24 hours fails with DEADLINE_PASSED, and
+    so does one that has not ended within 24 hours and the time of three attempts.
+    What fails costs nothing.
     """
 
     @staticmethod

@@ -33,10 +33,16 @@ class RenderServiceStub:
     a worker leases the render, reports frames while it works, and completes it
     with the video. A render has the id of the reservation that holds its quote.
 
-    A lease is lost when its worker is not heard of in time; the render is then
-    offered again, three attempts in all. Each lease of a render has a higher
-    epoch, and what an earlier epoch still says is refused with STALE_LEASE, so
-    that two workers never both decide what a render costs.
+    A lease is lost when its worker is not heard of for 60 seconds, or takes
+    longer than an attempt may; time in which the server itself could not be
+    reached does not count. The render is then offered again, before younger ones,
+    three attempts in all. Each lease of a render has a higher epoch, and what an
+    earlier epoch still says is refused with STALE_LEASE, so that two workers
+    never both decide what a render costs.
+
+    A render that no worker takes within 24 hours fails with DEADLINE_PASSED, and
+    so does one that has not ended within 24 hours and the time of three attempts.
+    What fails costs nothing.
     """
 
     @_typing.overload
@@ -47,11 +53,11 @@ class RenderServiceStub:
     """SubmitRender takes a bundle, holds the quote and puts the render in the
     queue.
 
-    The first message has `spec` and all that describes the upload; the others
-    have the bundle's bytes. The bundle is read through and verified before
-    anything is held. It is a gzipped tar of files and folders, without links,
+    The first message has the submission; the others have the bundle's bytes.
+    The bundle is read through and verified before anything is held. It is a gzipped tar of files and folders, without links,
     devices, absolute paths or `..`, at most 200 MB, 1 GB unpacked, 20,000
-    entries.
+    entries; it is deleted when the render has ended. What breaks off leaves
+    nothing.
 
     Repeating a call with the same idempotency_key and the same first message
     returns the first answer; the bundle need not be sent again for that. As
@@ -60,7 +66,10 @@ class RenderServiceStub:
     can be known by then.
 
     Fails as Reserve does, with INVALID_FIELD for a spec or a bundle that may
-    not be, naming the entry, and TOO_LARGE above 200 MB.
+    not be, naming the field or the entry, TOO_LARGE above 200 MB, or when the
+    bundles of the account's renders that have not ended would be more than 20
+    GB, RATE_LIMITED above 10,000 such renders, OVERLOADED when there is no room
+    for the bundle.
     """
     GetRender: _grpc.UnaryUnaryMultiCallable[_render_service_pb2.GetRenderRequest, _render_service_pb2.GetRenderResponse]
     """GetRender answers one render as it stands now.
@@ -69,7 +78,8 @@ class RenderServiceStub:
     """
     WatchRender: _grpc.UnaryStreamMultiCallable[_render_service_pb2.WatchRenderRequest, _render_service_pb2.WatchRenderResponse]
     """WatchRender answers the render as it stands now, and then again after every
-    change, until it has ended; the last message is its end.
+    change, its place in the queue included, until it has ended; the last
+    message is its end.
 
     A slow reader misses states in between, never the last. After a broken
     stream, watch again: the first message is the present state.
@@ -86,14 +96,16 @@ class RenderServiceStub:
     Fails with NOT_FOUND for an id that is unknown or not the caller's.
     """
     DownloadRender: _grpc.UnaryStreamMultiCallable[_render_service_pb2.DownloadRenderRequest, _render_service_pb2.DownloadRenderResponse]
-    """DownloadRender answers the video.
+    """DownloadRender answers the video, which is kept for 30 days unless the
+    server says otherwise: see video_expires_at.
 
     Fails with NOT_FOUND for an id that is unknown, not the caller's, or of a
     render that has no video, OUTPUT_GONE when the video is no longer kept.
     """
     LeaseRender: _grpc.UnaryUnaryMultiCallable[_render_service_pb2.LeaseRenderRequest, _render_service_pb2.LeaseRenderResponse]
     """LeaseRender gives the caller the oldest render that waits, for as long as
-    it sends heartbeats.
+    it sends heartbeats: one every 10 seconds. Renders of an account that has as
+    many leased as it may (10, unless the server says otherwise) are passed over.
 
     Repeating a call with the same idempotency_key and the same API key
     returns the lease that it made while that lives, and fails with
@@ -111,7 +123,9 @@ class RenderServiceStub:
     What was answered is durable. The count is the epoch's total; the greatest
     one counts, so that a report may be repeated, lost or late.
 
-    Fails with STALE_LEASE when the lease is not the render's, or has ended.
+    Fails with STALE_LEASE when the lease is not the render's, or has ended;
+    where it ended because the render was cancelled or failed, the answer is
+    `stop` instead.
     """
     CompleteRender: _grpc.StreamUnaryMultiCallable[_render_service_pb2.CompleteRenderRequest, _render_service_pb2.CompleteRenderResponse]
     """CompleteRender delivers the video, ends the render and charges the frames:
@@ -123,7 +137,8 @@ class RenderServiceStub:
     not be sent again for that.
 
     Fails with STALE_LEASE when the lease is not the render's, or has ended,
-    INVALID_FIELD when the bytes are not what the first message says.
+    INVALID_FIELD when the bytes are not what the first message says, TOO_LARGE
+    above 2 GB, OVERLOADED when there is no room for the video.
     """
     FailRender: _grpc.UnaryUnaryMultiCallable[_render_service_pb2.FailRenderRequest, _render_service_pb2.FailRenderResponse]
     """FailRender ends a lease without a video. The render waits for the next
@@ -143,10 +158,16 @@ class RenderServiceAsyncStub(RenderServiceStub):
     a worker leases the render, reports frames while it works, and completes it
     with the video. A render has the id of the reservation that holds its quote.
 
-    A lease is lost when its worker is not heard of in time; the render is then
-    offered again, three attempts in all. Each lease of a render has a higher
-    epoch, and what an earlier epoch still says is refused with STALE_LEASE, so
-    that two workers never both decide what a render costs.
+    A lease is lost when its worker is not heard of for 60 seconds, or takes
+    longer than an attempt may; time in which the server itself could not be
+    reached does not count. The render is then offered again, before younger ones,
+    three attempts in all. Each lease of a render has a higher epoch, and what an
+    earlier epoch still says is refused with STALE_LEASE, so that two workers
+    never both decide what a render costs.
+
+    A render that no worker takes within 24 hours fails with DEADLINE_PASSED, and
+    so does one that has not ended within 24 hours and the time of three attempts.
+    What fails costs nothing.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -154,11 +175,11 @@ class RenderServiceAsyncStub(RenderServiceStub):
     """SubmitRender takes a bundle, holds the quote and puts the render in the
     queue.
 
-    The first message has `spec` and all that describes the upload; the others
-    have the bundle's bytes. The bundle is read through and verified before
-    anything is held. It is a gzipped tar of files and folders, without links,
+    The first message has the submission; the others have the bundle's bytes.
+    The bundle is read through and verified before anything is held. It is a gzipped tar of files and folders, without links,
     devices, absolute paths or `..`, at most 200 MB, 1 GB unpacked, 20,000
-    entries.
+    entries; it is deleted when the render has ended. What breaks off leaves
+    nothing.
 
     Repeating a call with the same idempotency_key and the same first message
     returns the first answer; the bundle need not be sent again for that. As
@@ -167,7 +188,10 @@ class RenderServiceAsyncStub(RenderServiceStub):
     can be known by then.
 
     Fails as Reserve does, with INVALID_FIELD for a spec or a bundle that may
-    not be, naming the entry, and TOO_LARGE above 200 MB.
+    not be, naming the field or the entry, TOO_LARGE above 200 MB, or when the
+    bundles of the account's renders that have not ended would be more than 20
+    GB, RATE_LIMITED above 10,000 such renders, OVERLOADED when there is no room
+    for the bundle.
     """
     GetRender: _aio.UnaryUnaryMultiCallable[_render_service_pb2.GetRenderRequest, _render_service_pb2.GetRenderResponse]  # type: ignore[assignment]
     """GetRender answers one render as it stands now.
@@ -176,7 +200,8 @@ class RenderServiceAsyncStub(RenderServiceStub):
     """
     WatchRender: _aio.UnaryStreamMultiCallable[_render_service_pb2.WatchRenderRequest, _render_service_pb2.WatchRenderResponse]  # type: ignore[assignment]
     """WatchRender answers the render as it stands now, and then again after every
-    change, until it has ended; the last message is its end.
+    change, its place in the queue included, until it has ended; the last
+    message is its end.
 
     A slow reader misses states in between, never the last. After a broken
     stream, watch again: the first message is the present state.
@@ -193,14 +218,16 @@ class RenderServiceAsyncStub(RenderServiceStub):
     Fails with NOT_FOUND for an id that is unknown or not the caller's.
     """
     DownloadRender: _aio.UnaryStreamMultiCallable[_render_service_pb2.DownloadRenderRequest, _render_service_pb2.DownloadRenderResponse]  # type: ignore[assignment]
-    """DownloadRender answers the video.
+    """DownloadRender answers the video, which is kept for 30 days unless the
+    server says otherwise: see video_expires_at.
 
     Fails with NOT_FOUND for an id that is unknown, not the caller's, or of a
     render that has no video, OUTPUT_GONE when the video is no longer kept.
     """
     LeaseRender: _aio.UnaryUnaryMultiCallable[_render_service_pb2.LeaseRenderRequest, _render_service_pb2.LeaseRenderResponse]  # type: ignore[assignment]
     """LeaseRender gives the caller the oldest render that waits, for as long as
-    it sends heartbeats.
+    it sends heartbeats: one every 10 seconds. Renders of an account that has as
+    many leased as it may (10, unless the server says otherwise) are passed over.
 
     Repeating a call with the same idempotency_key and the same API key
     returns the lease that it made while that lives, and fails with
@@ -218,7 +245,9 @@ class RenderServiceAsyncStub(RenderServiceStub):
     What was answered is durable. The count is the epoch's total; the greatest
     one counts, so that a report may be repeated, lost or late.
 
-    Fails with STALE_LEASE when the lease is not the render's, or has ended.
+    Fails with STALE_LEASE when the lease is not the render's, or has ended;
+    where it ended because the render was cancelled or failed, the answer is
+    `stop` instead.
     """
     CompleteRender: _aio.StreamUnaryMultiCallable[_render_service_pb2.CompleteRenderRequest, _render_service_pb2.CompleteRenderResponse]  # type: ignore[assignment]
     """CompleteRender delivers the video, ends the render and charges the frames:
@@ -230,7 +259,8 @@ class RenderServiceAsyncStub(RenderServiceStub):
     not be sent again for that.
 
     Fails with STALE_LEASE when the lease is not the render's, or has ended,
-    INVALID_FIELD when the bytes are not what the first message says.
+    INVALID_FIELD when the bytes are not what the first message says, TOO_LARGE
+    above 2 GB, OVERLOADED when there is no room for the video.
     """
     FailRender: _aio.UnaryUnaryMultiCallable[_render_service_pb2.FailRenderRequest, _render_service_pb2.FailRenderResponse]  # type: ignore[assignment]
     """FailRender ends a lease without a video. The render waits for the next
@@ -249,10 +279,16 @@ class RenderServiceServicer(metaclass=_abc_1.ABCMeta):
     a worker leases the render, reports frames while it works, and completes it
     with the video. A render has the id of the reservation that holds its quote.
 
-    A lease is lost when its worker is not heard of in time; the render is then
-    offered again, three attempts in all. Each lease of a render has a higher
-    epoch, and what an earlier epoch still says is refused with STALE_LEASE, so
-    that two workers never both decide what a render costs.
+    A lease is lost when its worker is not heard of for 60 seconds, or takes
+    longer than an attempt may; time in which the server itself could not be
+    reached does not count. The render is then offered again, before younger ones,
+    three attempts in all. Each lease of a render has a higher epoch, and what an
+    earlier epoch still says is refused with STALE_LEASE, so that two workers
+    never both decide what a render costs.
+
+    A render that no worker takes within 24 hours fails with DEADLINE_PASSED, and
+    so does one that has not ended within 24 hours and the time of three attempts.
+    What fails costs nothing.
     """
 
     @_abc_1.abstractmethod
@@ -264,11 +300,11 @@ class RenderServiceServicer(metaclass=_abc_1.ABCMeta):
         """SubmitRender takes a bundle, holds the quote and puts the render in the
         queue.
 
-        The first message has `spec` and all that describes the upload; the others
-        have the bundle's bytes. The bundle is read through and verified before
-        anything is held. It is a gzipped tar of files and folders, without links,
+        The first message has the submission; the others have the bundle's bytes.
+        The bundle is read through and verified before anything is held. It is a gzipped tar of files and folders, without links,
         devices, absolute paths or `..`, at most 200 MB, 1 GB unpacked, 20,000
-        entries.
+        entries; it is deleted when the render has ended. What breaks off leaves
+        nothing.
 
         Repeating a call with the same idempotency_key and the same first message
         returns the first answer; the bundle need not be sent again for that. As
@@ -277,7 +313,10 @@ class RenderServiceServicer(metaclass=_abc_1.ABCMeta):
         can be known by then.
 
         Fails as Reserve does, with INVALID_FIELD for a spec or a bundle that may
-        not be, naming the entry, and TOO_LARGE above 200 MB.
+        not be, naming the field or the entry, TOO_LARGE above 200 MB, or when the
+        bundles of the account's renders that have not ended would be more than 20
+        GB, RATE_LIMITED above 10,000 such renders, OVERLOADED when there is no room
+        for the bundle.
         """
 
     @_abc_1.abstractmethod
@@ -298,7 +337,8 @@ class RenderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_render_service_pb2.WatchRenderResponse], _abc.AsyncIterator[_render_service_pb2.WatchRenderResponse]]:
         """WatchRender answers the render as it stands now, and then again after every
-        change, until it has ended; the last message is its end.
+        change, its place in the queue included, until it has ended; the last
+        message is its end.
 
         A slow reader misses states in between, never the last. After a broken
         stream, watch again: the first message is the present state.
@@ -333,7 +373,8 @@ class RenderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _render_service_pb2.DownloadRenderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_render_service_pb2.DownloadRenderResponse], _abc.AsyncIterator[_render_service_pb2.DownloadRenderResponse]]:
-        """DownloadRender answers the video.
+        """DownloadRender answers the video, which is kept for 30 days unless the
+        server says otherwise: see video_expires_at.
 
         Fails with NOT_FOUND for an id that is unknown, not the caller's, or of a
         render that has no video, OUTPUT_GONE when the video is no longer kept.
@@ -346,7 +387,8 @@ class RenderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_render_service_pb2.LeaseRenderResponse, _abc.Awaitable[_render_service_pb2.LeaseRenderResponse]]:
         """LeaseRender gives the caller the oldest render that waits, for as long as
-        it sends heartbeats.
+        it sends heartbeats: one every 10 seconds. Renders of an account that has as
+        many leased as it may (10, unless the server says otherwise) are passed over.
 
         Repeating a call with the same idempotency_key and the same API key
         returns the lease that it made while that lives, and fails with
@@ -376,7 +418,9 @@ class RenderServiceServicer(metaclass=_abc_1.ABCMeta):
         What was answered is durable. The count is the epoch's total; the greatest
         one counts, so that a report may be repeated, lost or late.
 
-        Fails with STALE_LEASE when the lease is not the render's, or has ended.
+        Fails with STALE_LEASE when the lease is not the render's, or has ended;
+        where it ended because the render was cancelled or failed, the answer is
+        `stop` instead.
         """
 
     @_abc_1.abstractmethod
@@ -394,7 +438,8 @@ class RenderServiceServicer(metaclass=_abc_1.ABCMeta):
         not be sent again for that.
 
         Fails with STALE_LEASE when the lease is not the render's, or has ended,
-        INVALID_FIELD when the bytes are not what the first message says.
+        INVALID_FIELD when the bytes are not what the first message says, TOO_LARGE
+        above 2 GB, OVERLOADED when there is no room for the video.
         """
 
     @_abc_1.abstractmethod

@@ -390,8 +390,10 @@ class ReserveRequest(_message.Message):
     to 86,400. 0 is the default of 900.
     """
     render_id: _builtins.str
-    """The render that a `worker` works on, which pays: required of a worker, not
-    allowed to others. What it holds is released when the lease ends.
+    """The render that a `worker` works on, whose account pays: required of a
+    worker, not allowed to others; account_id is then empty or that account.
+    While the lease lives the worker may extend and commit what it holds; what
+    is still held when the lease ends is released.
     """
     epoch: _builtins.int
     """The epoch of the worker's lease."""
