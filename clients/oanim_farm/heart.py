@@ -7,6 +7,7 @@ acknowledged is made again, soon, with what the total has become.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -105,7 +106,7 @@ class Heart:
 
     def _beat(self) -> None:
         failures = 0
-        while self._waited(backoff_s(failures) if failures else self._times.heartbeat):
+        while self._waited(min(backoff_s(failures) if failures else math.inf, self._times.heartbeat)):
             with self._changed:
                 frames, self._hurried = self._frames, False
             try:

@@ -73,17 +73,10 @@ def working(with_standin: None, farm_folder: Path, server: ScriptedServer) -> It
 def scene(
     request: pytest.FixtureRequest, with_standin: None, tmp_path: Path, farm_folder: Path, free_port: int
 ) -> Iterator[Scene]:
-    """A service with leases of three seconds; the torture has it on PostgreSQL, too."""
+    """A service that is not started yet; the torture has it on PostgreSQL, too."""
     environment = {}
     if request.param == "postgresql":
         url: str = request.getfixturevalue("postgresql_url")
         environment = {"OANIM_DATABASE_URL": url, "OANIM_POSTGRESQL_UNSAFE": "1"}
     with Scene(environment, tmp_path, farm_folder, free_port) as one:
-        yield one
-
-
-@pytest.fixture
-def patient_scene(with_standin: None, tmp_path: Path, farm_folder: Path, free_port: int) -> Iterator[Scene]:
-    """A service with leases as long as they are."""
-    with Scene({}, tmp_path, farm_folder, free_port, long_leases=True) as one:
         yield one

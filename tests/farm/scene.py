@@ -66,19 +66,18 @@ class Scene:
         }
         self._folder = folder
         self._farm_folder = farm_folder
-        self._long_leases = long_leases
         self._stack = ExitStack()
         self.url = f"http://127.0.0.1:{port}"
         self.server: ServerProcess
 
-    def start_server(self, dies_at: str = "none") -> None:
+    def start_server(self, dies_at: str = "none", *, lease_seconds: int = 3) -> None:
         """Have it serve, until it kills itself at a step of tests/rendering/serving.py."""
-        program = ("oanim_server",) if self._long_leases else ("tests.rendering.serving", dies_at)
+        program = ("tests.rendering.serving", dies_at)
+        environment = {**self._environment, "LEASE_SECONDS": str(lease_seconds)}
         log = self._folder / "server.log"
-        self.server = self._stack.enter_context(spawned(self._environment, log, program=program))
+        self.server = self._stack.enter_context(spawned(environment, log, program=program))
 
     def __enter__(self) -> Self:
-        self.start_server()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -38,6 +38,7 @@ def settled(scene: Scene) -> None:
 
 @pytest.mark.parametrize("when", INSTANTS)
 def test_a_killed_workers_render_is_finished_by_another(scene: Scene, when: Callable[[Render], bool]) -> None:
+    scene.start_server()
     customer = scene.customer()
     customer.submit(pace=0.03)
     with scene.worker() as first:
@@ -52,6 +53,7 @@ def test_a_killed_workers_render_is_finished_by_another(scene: Scene, when: Call
 def test_what_a_killed_worker_had_started_ends_and_its_files_go_with_the_next_start(
     scene: Scene, farm_folder: Path, tmp_path: Path
 ) -> None:
+    scene.start_server()
     customer = scene.customer()
     customer.submit(at=9, then="hang", once=str(tmp_path / "hung"))
     with scene.worker() as first:
@@ -71,14 +73,15 @@ def test_what_a_killed_worker_had_started_ends_and_its_files_go_with_the_next_st
 def test_a_killed_service_finds_its_worker_still_at_work(
     scene: Scene, when: Callable[[Render], bool]
 ) -> None:
+    scene.start_server()
     customer = scene.customer()
     customer.submit(pace=0.03)
     with scene.worker() as worker:
         customer.until(when)
         scene.server.kill()
-        # Longer than a lease: what is over when it comes back is not over for that.
+        # Longer than the lease that the worker has.
         time.sleep(4)
-        scene.start_server()
+        scene.start_server(lease_seconds=10)
         assert customer.outcome() == WELL
         assert customer.render().attempts == 1
         assert end(worker) == 0
@@ -89,13 +92,12 @@ def test_a_killed_service_finds_its_worker_still_at_work(
     "step", ["finish after 1", pytest.param("finish before 1", marks=pytest.mark.torture)]
 )
 def test_a_service_that_dies_over_a_delivery_is_asked_what_became_of_it(scene: Scene, step: str) -> None:
-    scene.server.kill()
     scene.start_server(step)
     customer = scene.customer()
     customer.submit()
     with scene.worker() as worker:
         assert scene.server.process.wait(SECONDS) == -signal.SIGKILL
-        scene.start_server()
+        scene.start_server(lease_seconds=10)
         assert customer.outcome() == WELL
         assert customer.render().attempts == 1
         assert end(worker) == 0
@@ -107,6 +109,7 @@ def test_a_service_that_dies_over_a_delivery_is_asked_what_became_of_it(scene: S
 def test_worker_and_service_killed_together_leave_it_to_another_worker(
     scene: Scene, when: Callable[[Render], bool]
 ) -> None:
+    scene.start_server()
     customer = scene.customer()
     customer.submit(pace=0.03)
     with scene.worker() as first:
@@ -121,6 +124,7 @@ def test_worker_and_service_killed_together_leave_it_to_another_worker(
 
 
 def test_workers_side_by_side_share_the_work_and_one_that_ends_hands_back(scene: Scene) -> None:
+    scene.start_server(lease_seconds=20)
     customers = [scene.customer() for _ in range(5)]
     for customer in customers:
         customer.submit(pace=0.05)
@@ -137,6 +141,7 @@ def test_workers_side_by_side_share_the_work_and_one_that_ends_hands_back(scene:
 
 
 def test_a_cancelled_render_is_stopped_and_its_reported_frames_are_charged(scene: Scene) -> None:
+    scene.start_server(lease_seconds=20)
     customer = scene.customer()
     customer.submit(at=9, then="hang")
     with scene.worker() as worker:
@@ -154,14 +159,15 @@ def test_a_cancelled_render_is_stopped_and_its_reported_frames_are_charged(scene
 
 
 @pytest.mark.torture
-def test_a_service_that_is_away_for_a_minute_loses_nothing(patient_scene: Scene) -> None:
-    customer = patient_scene.customer()
+def test_a_service_that_is_away_for_a_minute_loses_nothing(scene: Scene) -> None:
+    scene.start_server(lease_seconds=60)
+    customer = scene.customer()
     customer.submit(pace=0.5)
-    with patient_scene.worker() as worker:
+    with scene.worker() as worker:
         customer.until(HALFWAY)
-        patient_scene.server.kill()
+        scene.server.kill()
         time.sleep(65)
-        patient_scene.start_server()
+        scene.start_server(lease_seconds=60)
         assert customer.outcome() == WELL
         assert customer.render().attempts == 1
         assert end(worker) == 0
@@ -169,6 +175,7 @@ def test_a_service_that_is_away_for_a_minute_loses_nothing(patient_scene: Scene)
 
 @pytest.mark.torture
 def test_a_line_that_is_cut_all_the_time_changes_no_charge(scene: Scene, free_port: int) -> None:
+    scene.start_server()
     customers = [scene.customer() for _ in range(5)]
     for customer in customers:
         customer.submit(pace=0.1)
@@ -185,6 +192,7 @@ def test_a_line_that_is_cut_all_the_time_changes_no_charge(scene: Scene, free_po
 
 @pytest.mark.torture
 def test_kills_at_any_instant_in_any_company(scene: Scene) -> None:
+    scene.start_server()
     seed = time.time_ns()
     chance = random.Random(seed)
     for number in range(40):
