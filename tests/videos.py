@@ -80,6 +80,17 @@ def seen(path: Path) -> Seen:
         return Seen(stream.codec.name, stream.width, stream.height, stream.average_rate, frames)
 
 
+def made(path: Path, *, width: int, height: int, fps: int, frames: int) -> Path:
+    """Make a video, of black frames, as a worker would."""
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for _ in range(frames):
+            container.mux(stream.encode(av.VideoFrame(width, height, "yuv420p")))
+        container.mux(stream.encode())
+    return path
+
+
 def colour_at(path: Path, x: float, y: float) -> tuple[int, int, int]:
     """Look at a point of a video's first frame; the point is given in parts of the picture's size."""
     with av.open(path) as container:

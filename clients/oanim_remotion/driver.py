@@ -87,6 +87,8 @@ def bundle(
                 "bundle",
                 *([entry] if entry else []),
                 f"--out-dir={target}",
+                # Where a project is kept is nobody else's business.
+                "--disable-git-source",
                 "--log=info",
             ],
             folder=installation.folder,

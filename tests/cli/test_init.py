@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import pytest
 
 from oanim.cli import rendering
 from oanim_remotion.installation import pinned_versions
+from tests.cli.running import line_of
 
 if TYPE_CHECKING:
     from tests.cli.running import Cli
@@ -150,6 +152,21 @@ def test_packages_that_cannot_be_installed_are_a_warning(cli: Cli, programs: Pat
     assert "  cd kite\n  npm install\n" in ended.out
     assert ended.err.endswith(
         "oanim: the packages were not installed: npm error network unreachable. Do it later: npm install\n"
+    )
+    assert files(cli.folder / "kite") == FILES
+
+
+def test_an_installation_that_is_interrupted_leaves_the_project(cli: Cli, programs: Path) -> None:
+    program(programs, "npm", "exec /bin/sleep 600")
+    with cli.start("init", "kite") as process:
+        line_of(process, "installing the packages with npm")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+
+    assert process.returncode == 130
+    assert err == (
+        f"oanim: interrupted; the project is in {cli.folder / 'kite'}. "
+        "Install its packages there: npm install\n"
     )
     assert files(cli.folder / "kite") == FILES
 

@@ -94,10 +94,15 @@ def test_what_it_shows_runs_from_top_to_bottom(dev: Dev, tmp_path: Path) -> None
 
 @pytest.mark.timeout(600)  # it installs Remotion, from a cold cache perhaps
 def test_what_it_shows_of_animations_runs(dev: Dev, tmp_path: Path, browser: Path) -> None:
-    cache = {"npm_config_cache": str(Path.home() / ".npm")}
-    done = dev.follow(_shown(ANIMATIONS), tmp_path, timeout_seconds=600, **cache)
+    variables = {
+        "npm_config_cache": str(Path.home() / ".npm"),
+        "ANIMATE_API_URL": dev.url,
+        "ANIMATE_API_KEY": dev.keys["user"],
+    }
+    done = dev.follow(_shown(ANIMATIONS), tmp_path, timeout_seconds=600, **variables)
     assert done.returncode == 0, done.stderr
-    assert "warning" not in done.stderr
+    assert "not installed" not in done.stderr
+    assert "$0.020736 for 5 s of Main at 1920x1080" in done.stdout
     assert seen(tmp_path / "kite" / "out" / "video.mp4") == Seen("h264", 640, 360, Fraction(10), 50)
     moving = seen(tmp_path / "kite" / "kite.gif")
     assert (moving.codec, moving.width, moving.height, moving.frames) == ("gif", 320, 180, 25)

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from oanim.cli.failures import USAGE, Failure, stopped
+from oanim.cli.failures import INTERRUPTED, USAGE, Failure, stopped
 from oanim.cli.showing import Answer
 from oanim_remotion.errors import RemotionError
 from oanim_remotion.installation import without_ours
@@ -170,4 +170,9 @@ def _installed(folder: Path, manager: Manager | None, progress: Progress) -> str
         )
     except RemotionError as error:
         return str(error)
+    except KeyboardInterrupt:
+        raise Failure(
+            f"interrupted; the project is in {folder}. Install its packages there: {manager.name} install",
+            INTERRUPTED,
+        ) from None
     return ""
