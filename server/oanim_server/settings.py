@@ -332,8 +332,9 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "bench_echo": _switch,
 }
 
-# Variables with our prefix that are the client's.
+# Variables with our prefix that are the client's, and what those of the render worker begin with.
 _OF_THE_CLIENT = frozenset({"OANIM_CA_FILE"})
+_OF_THE_FARM = "OANIM_FARM_"
 
 
 def _default_data(environment: Mapping[str, str]) -> Path:
@@ -349,5 +350,5 @@ def _refuse_strangers(environment: Mapping[str, str]) -> None:
     """A mistyped name must not leave its setting at the default in silence."""
     known = {*variables(), *_OF_THE_CLIENT}
     for variable in sorted(environment):
-        if variable.startswith(PREFIX) and variable not in known:
+        if variable.startswith(PREFIX) and not variable.startswith(_OF_THE_FARM) and variable not in known:
             raise BadSettingError(f"{variable} is no setting of this server: see docs/settings.md.")

@@ -2,7 +2,7 @@
 
 STEP is `WHAT WHEN COUNT`: the process kills itself with -9 before or after WHAT happens, the COUNTth time.
 WHAT is something done to a file, or the commit in which something is written. `none` lets it live. Leases
-last three seconds.
+last LEASE_SECONDS of the environment, else three seconds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from oanim_server.rendering.values import TIMES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LEASE = 3 * SECOND
+LEASE = int(os.environ.get("LEASE_SECONDS", "3")) * SECOND
 # What is called, and who has it.
 FILES: dict[str, tuple[Any, str]] = {
     "open": (Incoming, "open"),

@@ -34,6 +34,7 @@ from openanimate.metering.v1.render_service_pb2 import (
     WatchRenderResponse,
 )
 from openanimate.metering.v1.reservation_pb2 import SpendScope
+from tests.sdk.counting import Counted
 from tests.sdk.scripted import Early, Refusal, ScriptedServer
 
 if TYPE_CHECKING:
@@ -50,24 +51,6 @@ SHA256 = hashlib.sha256(BUNDLE).digest()
 SPEC = RenderSpec(composition="Main", width=640, height=360, fps=30, frames=30)
 AWAY = Refusal(grpc.StatusCode.UNAVAILABLE, "DRAINING")
 QUEUED = SubmitRenderResponse(render=Render(render_id="a-1"))
-
-
-class Counted(io.RawIOBase):
-    """A large file that knows how much of it was read."""
-
-    def __init__(self, size_bytes: int) -> None:
-        self.size_bytes = size_bytes
-        self.position = self.read_bytes = 0
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self.position = self.read_bytes = offset
-        return offset
-
-    def read(self, size: int = -1) -> bytes:
-        size = min(size, self.size_bytes - self.position)
-        self.position += size
-        self.read_bytes += size
-        return bytes(size)
 
 
 def contents(tmp_path: Path) -> dict[str, Rereadable]:
