@@ -1,7 +1,7 @@
-"""The story in one command: an account, a picture, its charge, a refusal, credits bought, the audit.
+"""The story in one command: an account, a picture, a film, what they cost, a refusal, a purchase, the audit.
 
 It is told by the real commands in processes of their own, in a home folder of its own; it leaves bg.png
-here and nothing else.
+here and nothing else. Of what they say the steps in between are left out.
 """
 
 from __future__ import annotations
@@ -9,17 +9,27 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import httpx
+
+from oanim_remotion import browser
+from oanim_remotion.errors import NoBrowser
 
 BIN = Path(sys.executable).parent
 OURS = ("OANIM_", "ANIMATE_")
 OUT_OF_CREDITS = 3
 PAY_PAGE = re.compile(r"/pay/(\w+)")
+NPM = {"USERCONFIG": ".npmrc", "CACHE": ".npm"}
+UNTOLD = re.compile(
+    r"  |bundling|downloading|looking|packing|queue|rendering|uploading|waiting"
+    r"|Generation |Make |Render |.*Next:"
+)
 
 
 def main() -> int:
@@ -27,6 +37,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="oanim-demo-") as folder:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         environment = {**clean, "HOME": folder, "OANIM_DATA": f"{folder}/data", "NO_COLOR": "1"}
+        # Where npm gets its packages is the user's own affair, and what it has need not be fetched again.
+        environment |= {f"NPM_CONFIG_{name}": str(Path.home() / at) for name, at in NPM.items()}
         command: list[str | Path] = [
             BIN / "oanim-server",
             "dev",
@@ -52,30 +64,62 @@ def _story(server: subprocess.Popen[str], environment: dict[str, str]) -> int:
     talk = json.loads(server.stdout.readline() if server.stdout else "null")
     print(f"A server with sandboxes in place of fal.ai and Stripe listens on {talk['address']}.")
     environment["ANIMATE_API_URL"] = talk["url"]
-    steps = [
+    begin = [
         ("oanim signup --email you@example.com", 0),
-        ("oanim billing", 0),
         ("oanim assets gen-image --prompt gradient --out bg.png", 0),
+    ]
+    steps = [
         ("oanim usage history", 0),
         ("oanim assets gen-image --prompt gradient --count 100 --yes --out many.png", OUT_OF_CREDITS),
         ("oanim billing buy --amount 50", 0),
         ("oanim-server audit", 0),
     ]
-    return max(_told(words, expected, environment, talk["stripe_url"]) for words, expected in steps)
+    failed = max(_told(words, expected, environment, talk["stripe_url"]) for words, expected in begin)
+    failed |= _film(Path(environment["HOME"]), environment, talk)
+    return failed | max(_told(words, expected, environment, talk["stripe_url"]) for words, expected in steps)
 
 
-def _told(words: str, expected: int, environment: dict[str, str], stripe_url: str) -> int:
+def _film(folder: Path, environment: dict[str, str], talk: dict[str, Any]) -> int:
+    """One second, rendered by a worker; where there is not what that takes, a word about it."""
+    try:
+        browser.find()
+        if not (shutil.which("node") and shutil.which("npm")):
+            raise NoBrowser("there is no Node.js with npm to render with")
+    except NoBrowser as missing:
+        print(f"(a render in the cloud was skipped: {missing})")
+        return 0
+    worker = {**environment, "ANIMATE_API_KEY": talk["keys"]["worker"], "OANIM_FARM_FOLDER": f"{folder}/farm"}
+    with subprocess.Popen([BIN / "oanim-farm"], env=worker, stderr=subprocess.PIPE, text=True) as farm:
+        try:
+            failed = _told("oanim init film", 0, environment, cwd=folder)
+            is_ready = any(" ready" in line for line in farm.stderr or ())
+            if not is_ready or not (folder / "film" / "node_modules").is_dir():
+                print("(a render in the cloud was skipped: npm could not install Remotion)")
+                return failed
+            root = folder / "film" / "src" / "Root.tsx"
+            root.write_text(root.read_text().replace("SECONDS = 5", "SECONDS = 1"))
+            words = "oanim render --cloud --res 360p --out film.mp4"
+            return failed | _told(words, 0, environment, cwd=folder / "film")
+        finally:
+            farm.terminate()
+
+
+def _told(
+    words: str, expected: int, environment: dict[str, str], stripe_url: str = "", cwd: Path | None = None
+) -> int:
     print(f"$ {words}", flush=True)
     program, *arguments = words.split()
     with subprocess.Popen(
         [BIN / program, *arguments],
         env=environment,
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     ) as running:
         for line in running.stdout or ():
-            print(line, end="", flush=True)
+            if not UNTOLD.match(line):
+                print(line, end="", flush=True)
             if found := PAY_PAGE.search(line):
                 _paid(stripe_url, found[1])
     if running.returncode == expected:

@@ -1,4 +1,4 @@
-"""What every test may ask for: a real PostgreSQL and a free port."""
+"""What every test may ask for: a real PostgreSQL, a free port, a Remotion and a browser."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import videos
 from tests.postgresql import Cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+    from oanim_remotion.installation import Installation
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +38,22 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
+
+
+@pytest.fixture(scope="session")
+def browser() -> Path:
+    """A browser to render with; without one, or without node, the test is skipped."""
+    return videos.present_browser()
+
+
+@pytest.fixture(scope="session")
+def remotion(browser: Path) -> Installation:
+    """The Remotion of the pinned versions, installed once."""
+    return videos.install_once()
+
+
+@pytest.fixture(scope="session")
+def bundle(remotion: Installation, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The tests' own animation, bundled once for all processes of the session."""
+    shared = videos.shared_folder(tmp_path_factory, worker_id)
+    return videos.bundle_of_the_tests(remotion, shared)

@@ -33,6 +33,7 @@ from openanimate.metering.v1.admin_service_pb2_grpc import AdminServiceStub
 from openanimate.metering.v1.checkout_service_pb2_grpc import CheckoutServiceStub
 from openanimate.metering.v1.generate_service_pb2_grpc import GenerateServiceStub
 from openanimate.metering.v1.pricing_service_pb2_grpc import PricingServiceStub
+from openanimate.metering.v1.render_service_pb2_grpc import RenderServiceStub
 from openanimate.metering.v1.wallet_service_pb2_grpc import WalletServiceStub
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Calls:
         self.pricing = PricingServiceStub(channel)
         self.checkout = CheckoutServiceStub(channel)
         self.generate = GenerateServiceStub(channel)
+        self.render = RenderServiceStub(channel)
         self.admin = AdminServiceStub(channel)
 
     def __call__(self, method: Callable[..., T], request: Message) -> T:
@@ -240,12 +242,17 @@ class ServerProcess(Endpoint):
 
 
 @contextmanager
-def spawned(environment: Mapping[str, str], log: Path) -> Iterator[ServerProcess]:
-    """`oanim-server serve` with these settings, on free ports unless they name some; killed at the end."""
+def spawned(
+    environment: Mapping[str, str], log: Path, *, program: tuple[str, ...] = ("oanim_server",)
+) -> Iterator[ServerProcess]:
+    """`oanim-server serve` with these settings, on free ports unless they name some; killed at the end.
+
+    :param program: a module that serves as the server does, and what it is told besides.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("OANIM_")}
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "oanim_server", "serve", "--json"],
+            [sys.executable, "-m", *program, "serve", "--json"],
             env={**inherited, "OANIM_PORT": "0", "OANIM_HTTP_PORT": "0", **environment},
             stdout=subprocess.PIPE,
             stderr=stderr,

@@ -10,7 +10,7 @@ from oanim import address, channels
 from oanim.aio_connection import AsyncConnection
 from oanim.aio_metered import AsyncMeter
 from oanim.block import Block
-from oanim.calls import account, admin, checkout, generation, holds, pricing, wallet
+from oanim.calls import account, admin, checkout, generation, holds, pricing, rendering, wallet
 from oanim.calls.described import described_by
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from grpc import aio
 
-    from oanim.calls.call import Call, StreamedCall, UploadCall
+    from oanim.calls.call import Call, DownloadCall, StreamedCall, UploadCall
     from openanimate.metering.v1.reservation_pb2 import SpendScope
 
 Arguments = ParamSpec("Arguments")
@@ -45,6 +45,15 @@ def _streamed(
         return self.connection.stream(build(*args, **kwargs))
 
     return described_by(build, method, returns="AsyncGenerator[{}, None]")
+
+
+def _download(
+    build: Callable[Arguments, DownloadCall[Answer]],
+) -> Callable[Concatenate[AsyncClient, Arguments], Coroutine[Any, Any, Answer]]:
+    async def method(self: AsyncClient, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
+        return await self.connection.download(build(*args, **kwargs))
+
+    return described_by(build, method, returns="{}")
 
 
 def _upload(
@@ -164,6 +173,18 @@ class AsyncClient:
     cancel_generation = _unary(generation.cancel_generation)
     upload_input = _upload(generation.upload_input)
     download_output = _streamed(generation.download_output)
+
+    submit_render = _upload(rendering.submit_render)
+    get_render = _unary(rendering.get_render)
+    watch_render = _streamed(rendering.watch_render)
+    list_renders = _unary(rendering.list_renders)
+    cancel_render = _unary(rendering.cancel_render)
+    download_render = _download(rendering.download_render)
+    lease_render = _unary(rendering.lease_render)
+    download_bundle = _download(rendering.download_bundle)
+    heartbeat = _unary(rendering.heartbeat)
+    complete_render = _upload(rendering.complete_render)
+    fail_render = _unary(rendering.fail_render)
 
     create_key = _unary(admin.create_key)
     grant_credits = _unary(admin.grant_credits)

@@ -6,24 +6,28 @@ A cancelled task cancels its call and sees CancelledError, never an error of the
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 
-from oanim.chunks import chunks_async
+from oanim.chunks import AsyncReading, measured, rewind
 from oanim.details import closed, error_of
+from oanim.downloads import Arriving
+from oanim.errors import OanimError
 from oanim.retries import Attempts, Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from google.protobuf.message import Message
     from grpc import aio
 
-    from oanim.calls.call import Call, StreamedCall, UploadCall
-    from oanim.chunks import Content
+    from oanim.calls.call import Call, DownloadCall, StreamedCall, UploadCall
 
 Answer = TypeVar("Answer", bound="Message")
+Result = TypeVar("Result")
 
 
 class AsyncConnection:
@@ -96,45 +100,99 @@ class AsyncConnection:
                 call.on_break(error, attempts.failing_for_s())
             await asyncio.sleep(pause_s)
 
-    async def upload(self, call: UploadCall[Answer]) -> Answer:
-        """Stream a content up, once: a content cannot be read twice."""
-        self._require_open()
-        reading = _Reading(call.content)
-        multicallable = self._channel.stream_unary(
-            call.path,
-            request_serializer=_serialized,
-            response_deserializer=call.answer.FromString,
-        )
-        messages = (call.piece(chunk) async for chunk in reading)
+    async def download(self, call: DownloadCall[Answer]) -> Answer:
+        """Keep what streams in as a file, and begin anew where that breaks off."""
+        deadline = Deadline(self.timeout_s if call.timeout_s is None else call.timeout_s)
+        attempts = Attempts(deadline)
+        while True:
+            arriving = Arriving(call)
+            try:
+                return await self._downloaded(replace(call, timeout_s=deadline.left_s()), arriving)
+            except OanimError as error:
+                # Before the first message the call was repeated already.
+                pause_s = attempts.pause_before_transferring_anew_s(error) if arriving.has_begun else None
+                if pause_s is None:
+                    raise
+            await asyncio.sleep(pause_s)
+
+    async def _downloaded(self, call: DownloadCall[Answer], arriving: Arriving[Answer]) -> Answer:
         try:
-            return await multicallable(messages, timeout=call.timeout_s, metadata=self._metadata)
+            await _in_thread(arriving.begin)
+            async with aclosing(self.stream(call)) as messages:
+                async for message in messages:
+                    await _in_thread(arriving.take, message)
+            return await _in_thread(arriving.complete)
+        except BaseException as error:
+            arriving.discard(error)
+            raise
+
+    async def upload(self, call: UploadCall[Answer]) -> Answer:
+        """Stream a content up, and begin anew where that breaks off, if it can be read again."""
+        deadline = Deadline(call.timeout_s)
+        attempts = Attempts(deadline)
+        first = None
+        if call.first is not None:
+            rewind(call.content)
+            first = call.first(await asyncio.to_thread(measured, call.content))
+        while True:
+            self._require_open()
+            try:
+                return await self._uploaded(call, first, deadline.timeout_s())
+            except OanimError as error:
+                pause_s = attempts.pause_before_transferring_anew_s(error) if first else None
+                if pause_s is None:
+                    raise
+            await asyncio.sleep(pause_s)
+
+    async def _uploaded(
+        self, call: UploadCall[Answer], first: Message | None, timeout_s: float | None
+    ) -> Answer:
+        multicallable = self._channel.stream_unary(
+            call.path, request_serializer=_serialized, response_deserializer=call.answer.FromString
+        )
+        if first is not None:
+            rewind(call.content)
+        reading = AsyncReading(call.content)
+        try:
+            return await multicallable(
+                _messages(call, first, reading), timeout=timeout_s, metadata=self._metadata
+            )
         except grpc.RpcError as failure:
-            raise reading.failure or error_of(failure) from None
+            raise reading.failure or error_of(failure, idempotency_key=call.idempotency_key) from None
         except asyncio.CancelledError:
             # grpc.aio cancels the call, not the task, when reading fails.
             if reading.failure is None:
                 raise
             raise reading.failure from None
+        finally:
+            # As in connection.py.
+            if first is not None:
+                await reading.stop()
 
     def _require_open(self) -> None:
         if self._closed:
             raise closed()
 
 
-class _Reading:
-    """The chunks of a content, read by a task of grpc's, which would keep to itself why reading failed."""
+async def _messages(
+    call: UploadCall[Answer], first: Message | None, reading: AsyncReading
+) -> AsyncIterator[Message]:
+    if first is not None:
+        yield first
+    async for chunk in reading:
+        yield call.piece(chunk)
 
-    def __init__(self, content: Content) -> None:
-        self._content = content
-        self.failure: Exception | None = None
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in chunks_async(self._content):
-                yield chunk
-        except Exception as failure:
-            self.failure = failure
-            raise
+async def _in_thread(function: Callable[..., Result], *arguments: object) -> Result:
+    """Run in a thread and stay until that has ended, cancelled or not: what is cleaned up is at rest."""
+    running = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        raise
 
 
 def _serialized(message: Message) -> bytes:

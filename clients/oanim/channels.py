@@ -2,7 +2,7 @@
 
 grpc itself repeats a call that ended UNAVAILABLE or ABORTED before its first answer, within the call's
 deadline. That is safe for every call here, because each has an idempotency key or changes nothing the second
-time, but not for a client stream, whose bytes are gone.
+time, but not for a client stream, whose bytes are gone: what can be read again, the SDK sends again.
 """
 
 from __future__ import annotations
@@ -25,9 +25,14 @@ _SERVICES = (
     "CheckoutService",
     "GenerateService",
     "PricingService",
+    "RenderService",
     "WalletService",
 )
-_NEVER_REPEATED = ({"service": f"{PACKAGE}.GenerateService", "method": "UploadInput"},)
+_NEVER_REPEATED = (
+    {"service": f"{PACKAGE}.GenerateService", "method": "UploadInput"},
+    {"service": f"{PACKAGE}.RenderService", "method": "SubmitRender"},
+    {"service": f"{PACKAGE}.RenderService", "method": "CompleteRender"},
+)
 _SERVICE_CONFIG = {
     "methodConfig": [
         {

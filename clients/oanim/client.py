@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from oanim import address, channels
 from oanim.block import Block
-from oanim.calls import account, admin, checkout, generation, holds, pricing, wallet
+from oanim.calls import account, admin, checkout, generation, holds, pricing, rendering, wallet
 from oanim.calls.described import described_by
 from oanim.connection import Connection
 from oanim.metered import Meter
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import grpc
 
-    from oanim.calls.call import Call, StreamedCall, UploadCall
+    from oanim.calls.call import Call, DownloadCall, StreamedCall, UploadCall
     from openanimate.metering.v1.reservation_pb2 import SpendScope
 
 Arguments = ParamSpec("Arguments")
@@ -49,6 +49,15 @@ def _streamed(
         return self.connection.stream(build(*args, **kwargs))
 
     return described_by(build, method, returns="Generator[{}, None, None]")
+
+
+def _download(
+    build: Callable[Arguments, DownloadCall[Answer]],
+) -> Callable[Concatenate[Client, Arguments], Answer]:
+    def method(self: Client, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
+        return self.connection.download(build(*args, **kwargs))
+
+    return described_by(build, method, returns="{}")
 
 
 def _upload(
@@ -169,6 +178,18 @@ class Client:
     cancel_generation = _unary(generation.cancel_generation)
     upload_input = _upload(generation.upload_input)
     download_output = _streamed(generation.download_output)
+
+    submit_render = _upload(rendering.submit_render)
+    get_render = _unary(rendering.get_render)
+    watch_render = _streamed(rendering.watch_render)
+    list_renders = _unary(rendering.list_renders)
+    cancel_render = _unary(rendering.cancel_render)
+    download_render = _download(rendering.download_render)
+    lease_render = _unary(rendering.lease_render)
+    download_bundle = _download(rendering.download_bundle)
+    heartbeat = _unary(rendering.heartbeat)
+    complete_render = _upload(rendering.complete_render)
+    fail_render = _unary(rendering.fail_render)
 
     create_key = _unary(admin.create_key)
     grant_credits = _unary(admin.grant_credits)

@@ -6,21 +6,25 @@ aio.py does the same for asyncio; what both decide lives in retries.py and detai
 from __future__ import annotations
 
 import time
+from contextlib import closing
+from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 
-from oanim.chunks import chunks
+from oanim.chunks import Reading, measured, rewind
 from oanim.details import closed, error_of
+from oanim.downloads import Arriving
+from oanim.errors import OanimError
 from oanim.retries import Attempts, Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator
 
     from google.protobuf.message import Message
 
-    from oanim.calls.call import Call, StreamedCall, UploadCall
-    from oanim.chunks import Content
+    from oanim.calls.call import Call, DownloadCall, StreamedCall, UploadCall
 
 Answer = TypeVar("Answer", bound="Message")
 
@@ -93,40 +97,72 @@ class Connection:
                 call.on_break(error, attempts.failing_for_s())
             time.sleep(pause_s)
 
-    def upload(self, call: UploadCall[Answer]) -> Answer:
-        """Stream a content up, once: a content cannot be read twice."""
-        self._require_open()
-        reading = _Reading(call.content)
-        multicallable = self._channel.stream_unary(
-            call.path,
-            request_serializer=_serialized,
-            response_deserializer=call.answer.FromString,
-        )
-        messages = (call.piece(chunk) for chunk in reading)
+    def download(self, call: DownloadCall[Answer]) -> Answer:
+        """Keep what streams in as a file, and begin anew where that breaks off."""
+        deadline = Deadline(self.timeout_s if call.timeout_s is None else call.timeout_s)
+        attempts = Attempts(deadline)
+        while True:
+            arriving = Arriving(call)
+            try:
+                return self._downloaded(replace(call, timeout_s=deadline.left_s()), arriving)
+            except OanimError as error:
+                # Before the first message the call was repeated already.
+                pause_s = attempts.pause_before_transferring_anew_s(error) if arriving.has_begun else None
+                if pause_s is None:
+                    raise
+            time.sleep(pause_s)
+
+    def _downloaded(self, call: DownloadCall[Answer], arriving: Arriving[Answer]) -> Answer:
         try:
-            return multicallable(messages, timeout=call.timeout_s, metadata=self._metadata)
+            arriving.begin()
+            with closing(self.stream(call)) as messages:
+                for message in messages:
+                    arriving.take(message)
+            return arriving.complete()
+        except BaseException as error:
+            arriving.discard(error)
+            raise
+
+    def upload(self, call: UploadCall[Answer]) -> Answer:
+        """Stream a content up, and begin anew where that breaks off, if it can be read again."""
+        deadline = Deadline(call.timeout_s)
+        attempts = Attempts(deadline)
+        first = None
+        if call.first is not None:
+            rewind(call.content)
+            first = call.first(measured(call.content))
+        while True:
+            self._require_open()
+            try:
+                return self._uploaded(call, first, deadline.timeout_s())
+            except OanimError as error:
+                pause_s = attempts.pause_before_transferring_anew_s(error) if first else None
+                if pause_s is None:
+                    raise
+            time.sleep(pause_s)
+
+    def _uploaded(self, call: UploadCall[Answer], first: Message | None, timeout_s: float | None) -> Answer:
+        multicallable = self._channel.stream_unary(
+            call.path, request_serializer=_serialized, response_deserializer=call.answer.FromString
+        )
+        if first is not None:
+            rewind(call.content)
+        reading = Reading(call.content)
+        messages = chain([] if first is None else [first], map(call.piece, reading))
+        try:
+            return multicallable(messages, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as failure:
-            error = error_of(failure)
+            error = error_of(failure, idempotency_key=call.idempotency_key)
+        finally:
+            # An answer may come before all was sent; what reads a file then must not read into the next
+            # attempt. A caller's own iterable may never end its present step, so nobody waits for that.
+            if first is not None:
+                reading.stop()
         raise reading.failure or error
 
     def _require_open(self) -> None:
         if self._closed:
             raise closed()
-
-
-class _Reading:
-    """The chunks of a content, read by a thread of grpc's, which would keep to itself why reading failed."""
-
-    def __init__(self, content: Content) -> None:
-        self._content = content
-        self.failure: Exception | None = None
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            yield from chunks(self._content)
-        except Exception as failure:
-            self.failure = failure
-            raise
 
 
 def _serialized(message: Message) -> bytes:

@@ -199,6 +199,14 @@ class ReservationExpired(ReservationEnded):
     for_reason = "RESERVATION_EXPIRED"
 
 
+class StaleLease(OanimError):
+    """The lease is not the render's, or has ended: stop, and ask for other work."""
+
+    for_reason = "STALE_LEASE"
+    render_id = _Text()
+    epoch = _Number()
+
+
 class ProviderNotConfigured(OanimError):
     """The server has no key for the provider of the model."""
 
@@ -350,6 +358,12 @@ class ProviderUnknown(OanimError):
     """Whether the provider did the work cannot be found out. Nothing was charged."""
 
     for_reason = "PROVIDER_UNKNOWN"
+
+
+class RenderFailed(OanimError):
+    """Three workers tried and failed. Nothing was charged."""
+
+    for_reason = "RENDER_FAILED"
 
 
 class DeadlinePassed(OanimError):

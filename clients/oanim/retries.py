@@ -2,7 +2,7 @@
 
 Never past the call's deadline, and always with the same request, its idempotency key included. UNAVAILABLE
 and ABORTED of unary calls are grpc's to repeat (channels.py); what is left is RESOURCE_EXHAUSTED that names a
-time, streams that break after they began, and a metered block's calls.
+time, streams that break after they began, transfers of files, and a metered block's calls.
 """
 
 from __future__ import annotations
@@ -35,8 +35,12 @@ class Deadline:
 
     def timeout_s(self) -> float | None:
         """Answer what is left, as grpc wants it: None is for ever."""
-        left = self._at - time.monotonic()
-        return None if math.isinf(left) else max(left, 0.0)
+        left = self.left_s()
+        return None if math.isinf(left) else left
+
+    def left_s(self) -> float:
+        """Answer what is left; infinity is for ever."""
+        return max(self._at - time.monotonic(), 0.0)
 
     def allows(self, pause_s: float) -> bool:
         """Whether a call made after this pause could still be answered."""
@@ -74,6 +78,11 @@ class Attempts:
         if not exhausted or self._failures >= MAX_ATTEMPTS:
             return None
         return self._within(error)
+
+    def pause_before_transferring_anew_s(self, error: OanimError) -> float | None:
+        """Decide on a file's transfer, which grpc does not repeat."""
+        self._failed()
+        return self._within(error) if self._failures < MAX_ATTEMPTS and is_repeatable(error) else None
 
     def pause_before_repeating_s(self, error: OanimError) -> float | None:
         """Decide on a call that is to be answered whatever it takes, as often as the deadline allows."""

@@ -334,6 +334,7 @@ def _how_to_talk(talk: dict[str, Any], *, kept: bool) -> str:
             "oanim billing",
             "oanim billing buy --amount 50",
             "oanim assets gen-image --prompt gradient --out bg.png",
+            f"ANIMATE_API_KEY={keys['worker']} oanim-farm   # renders what `oanim render --cloud` submits",
             "",
             "Ctrl-C stops it.",
         ]

@@ -35,9 +35,12 @@ from oanim_server.generation.generations import Generations
 from oanim_server.ledger.audit import audit
 from oanim_server.ledger.ledger import Ledger
 from oanim_server.ledger.refusals import Draining
-from oanim_server.ledger.values import DAY, MICROS_PER_USD
+from oanim_server.ledger.values import DAY, MICROS_PER_USD, SECOND
 from oanim_server.logs import CallLog
 from oanim_server.pricing.prices import Prices
+from oanim_server.rendering.renders import Renders
+from oanim_server.rendering.store import FolderStore
+from oanim_server.rendering.values import TIMES
 from oanim_server.rpc.account import AccountServicer
 from oanim_server.rpc.admin import AdminServicer
 from oanim_server.rpc.admission import Rate
@@ -46,10 +49,11 @@ from oanim_server.rpc.echo import add_echo
 from oanim_server.rpc.edge import Edge, Limits
 from oanim_server.rpc.generate import GenerateServicer
 from oanim_server.rpc.pricing import PricingServicer
+from oanim_server.rpc.render import RenderServicer
 from oanim_server.rpc.server import CannotListenError, LocalServer, RpcServer
 from oanim_server.rpc.wallet import WalletServicer
 from oanim_server.settings import BadSettingError
-from oanim_server.web.metrics import CheckoutMetrics, GenerationMetrics, LedgerMetrics
+from oanim_server.web.metrics import CheckoutMetrics, GenerationMetrics, LedgerMetrics, RenderMetrics
 from oanim_server.web.pages import pages
 from oanim_server.web.returning import returning
 from oanim_server.web.serving import WebServer
@@ -144,6 +148,7 @@ class App:
         self._accounts = _accounts(settings, database, ledger, authenticator, table)
 
         generations = await self._generations(database, ledger, prices)
+        renders = await self._renders(database, ledger, prices)
         checkouts = _checkouts(settings, database, ledger, table, self._public_url)
         stack.push_async_callback(checkouts.aclose)
 
@@ -154,6 +159,7 @@ class App:
         registry.register(edge.counts)
         LedgerMetrics(ledger, registry)
         registry.register(GenerationMetrics(generations.counts))
+        registry.register(RenderMetrics(renders.counts))
         registry.register(CheckoutMetrics(checkouts.counts))
 
         admin = _admin(database, ledger, self._accounts, checkouts)
@@ -164,6 +170,7 @@ class App:
             "PricingService": PricingServicer(prices, table.free_credits_micros, terms),
             "CheckoutService": CheckoutServicer(checkouts, ledger),
             "GenerateService": GenerateServicer(generations),
+            "RenderService": RenderServicer(renders),
             "AdminService": admin,
         }
         if settings.bench_echo:
@@ -171,9 +178,12 @@ class App:
         local = LocalServer(Edge(None, _limits(settings), call_log), admin, settings.socket)
         await local.start()
         stack.push_async_callback(local.stop)
-        await self._listen(
-            edge, servicers, registry, quiet=generations.quieten, more=_payment_pages(settings, checkouts)
-        )
+
+        async def quiet() -> None:
+            renders.quieten()
+            await generations.quieten()
+
+        await self._listen(edge, servicers, registry, quiet=quiet, more=_payment_pages(settings, checkouts))
         checkouts.start()
         stack.push_async_callback(checkouts.stop)
 
@@ -199,6 +209,22 @@ class App:
         await generations.start()
         self._stack.push_async_callback(lambda: generations.stop(self._seconds_left()))
         return generations
+
+    async def _renders(self, database: Database, ledger: Ledger, prices: Prices) -> Renders:
+        settings = self._settings
+        renders = Renders(
+            database,
+            ledger,
+            prices,
+            FolderStore(settings.renders),
+            limit=settings.leased_renders,
+            times=TIMES._replace(
+                attempt=settings.render_seconds * SECOND, kept=settings.videos_kept_days * DAY
+            ),
+        )
+        await renders.start()
+        self._stack.push_async_callback(renders.stop)
+        return renders
 
     async def _listen(
         self,
@@ -257,6 +283,7 @@ class App:
                     burst=rate.burst,
                     open_streams=settings.open_streams,
                     running_generations=settings.running_generations,
+                    leased_renders=settings.leased_renders,
                 ),
                 server_version=version("oanim"),
                 sandbox=self._sandbox,

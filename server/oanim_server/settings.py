@@ -56,6 +56,7 @@ class Settings:
 
     data: Path
     uploads_folder: Path | None = None
+    renders_folder: Path | None = None
     database_url: Secret | None = None
     host: str = "127.0.0.1"
     port: int = 50051
@@ -90,10 +91,14 @@ class Settings:
     stripe_automatic_tax: bool = False
     stripe_receipt_mail: bool = False
 
+    render_seconds: int = 1_800
+    videos_kept_days: int = 30
+
     calls_per_second: int = 200
     burst: int = 400
     open_streams: int = 20
     running_generations: int = 20
+    leased_renders: int = 10
     service_operations_per_second: int = 10_000
     queue: int = 2_000
     group: int = 1_000
@@ -140,6 +145,11 @@ class Settings:
     def uploads(self) -> Path:
         """Where uploaded inputs wait for their work."""
         return self.uploads_folder or self.data / "uploads"
+
+    @property
+    def renders(self) -> Path:
+        """Where bundles wait for a worker, and videos for their owner."""
+        return self.renders_folder or self.data / "renders"
 
     @property
     def socket(self) -> Path:
@@ -275,6 +285,7 @@ _PORT = _whole(0, 65_535)
 _READERS: dict[str, Callable[[str, str], Any]] = {
     "data": _path,
     "uploads_folder": _path,
+    "renders_folder": _path,
     "database_url": _database_url,
     "host": _text,
     "port": _PORT,
@@ -304,10 +315,13 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "stripe_invoices": _switch,
     "stripe_automatic_tax": _switch,
     "stripe_receipt_mail": _switch,
+    "render_seconds": _whole(1, 86_400),
+    "videos_kept_days": _whole(1, 36_500),
     "calls_per_second": _whole(1, 1_000_000),
     "burst": _whole(1, 1_000_000),
     "open_streams": _whole(1, 100_000),
     "running_generations": _whole(1, 100_000),
+    "leased_renders": _whole(1, 100_000),
     "service_operations_per_second": _whole(1, 10_000_000),
     "queue": _whole(1, 1_000_000),
     "group": _whole(1, 10_000),
@@ -318,8 +332,9 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "bench_echo": _switch,
 }
 
-# Variables with our prefix that are the client's.
+# Variables with our prefix that are the client's, and what those of the render worker begin with.
 _OF_THE_CLIENT = frozenset({"OANIM_CA_FILE"})
+_OF_THE_FARM = "OANIM_FARM_"
 
 
 def _default_data(environment: Mapping[str, str]) -> Path:
@@ -335,5 +350,5 @@ def _refuse_strangers(environment: Mapping[str, str]) -> None:
     """A mistyped name must not leave its setting at the default in silence."""
     known = {*variables(), *_OF_THE_CLIENT}
     for variable in sorted(environment):
-        if variable.startswith(PREFIX) and variable not in known:
+        if variable.startswith(PREFIX) and not variable.startswith(_OF_THE_FARM) and variable not in known:
             raise BadSettingError(f"{variable} is no setting of this server: see docs/settings.md.")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from grpc import StatusCode
 
-from oanim.cli.assets import attempts
-from oanim.cli.assets.attempts import Attempt
+from oanim.cli import attempts
+from oanim.cli.attempts import Attempt
 from oanim.cli.session import Session
 from openanimate.metering.v1.account_service_pb2 import CreateApiKeyResponse, SignUpResponse
 from openanimate.metering.v1.generate_service_pb2 import (

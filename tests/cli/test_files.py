@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from oanim.cli.assets.files import Destination, Named, how_to_get, misnamed, whole
+from oanim.cli.assets.files import Destination, Named, how_to_get, misnamed
 from oanim.cli.failures import Failure
+from oanim.cli.placing import whole
 
 PNG = Named("image/png", "0.png")
 

@@ -35,7 +35,15 @@ LEDGER = (
     "usage_items",
 )
 # Rows of capabilities, which belong to a wallet too.
-OF_CAPABILITIES = ("generations", "purchases", "refunds", "disputes", "refund_requests")
+OF_CAPABILITIES = (
+    "generations",
+    "purchases",
+    "refunds",
+    "disputes",
+    "refund_requests",
+    "renders",
+    "render_holds",
+)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -36,7 +36,9 @@ class Dev(NamedTuple):
             command, env=self.environment, capture_output=True, text=True, check=False, timeout=60, **options
         )
 
-    def follow(self, example: str, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    def follow(
+        self, example: str, home: Path, *, timeout_seconds: float = 100, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         """Do what an example for a shell says, as a newcomer: nothing set, and nothing in the home."""
         clean = {name: value for name, value in self.environment.items() if not name.startswith(OURS)}
         clean |= {"HOME": str(home), "PATH": f"{BIN}:{clean['PATH']}", **variables}
@@ -50,7 +52,7 @@ class Dev(NamedTuple):
             capture_output=True,
             text=True,
             check=False,
-            timeout=100,
+            timeout=timeout_seconds,
         )
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +14,7 @@ import pytest
 
 from oanim.cli import failures
 from oanim.cli.program import program
+from tests.videos import Seen, seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +25,7 @@ pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cli.md").read_text()
+ANIMATIONS = PAGE[PAGE.index("## Animations") : PAGE.index("## What became of it")]
 ROWS = dict(re.findall(r"^\| `(oanim [a-z -]+)` \| (.*) \|$", PAGE, re.MULTILINE))
 # What the page says of every command, and of every command that costs money, in one place.
 OF_ALL = {"--json", "--help", "-h"}
@@ -77,9 +82,33 @@ def test_every_exit_code_is_explained() -> None:
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)} == {0, *codes}
 
 
+def _shown(page: str) -> str:
+    return "".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL))
+
+
 def test_what_it_shows_runs_from_top_to_bottom(dev: Dev, tmp_path: Path) -> None:
-    examples = "".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL))
-    done = dev.follow(examples, tmp_path, ANIMATE_FAL_URL=dev.sandbox_url)
+    done = dev.follow(_shown(PAGE.replace(ANIMATIONS, "")), tmp_path, ANIMATE_FAL_URL=dev.sandbox_url)
     assert done.returncode == 0, done.stderr
     made = {"kite", "doors-1", "doors-2", "blue", "walk", "today", "within", "gradient"}
     assert made <= {path.stem for path in tmp_path.rglob("*.png")}
+
+
+@pytest.mark.timeout(600)  # it installs Remotion, from a cold cache perhaps
+def test_what_it_shows_of_animations_runs(dev: Dev, tmp_path: Path, browser: Path) -> None:
+    variables = {
+        "npm_config_cache": str(Path.home() / ".npm"),
+        "ANIMATE_API_URL": dev.url,
+        "ANIMATE_API_KEY": dev.keys["user"],
+    }
+    done = dev.follow(_shown(ANIMATIONS), tmp_path, timeout_seconds=600, **variables)
+    assert done.returncode == 0, done.stderr
+    assert "not installed" not in done.stderr
+    assert "$0.020736 for 5 s of Main at 1920x1080" in done.stdout
+    assert seen(tmp_path / "kite" / "out" / "video.mp4") == Seen("h264", 640, 360, Fraction(10), 50)
+    moving = seen(tmp_path / "kite" / "kite.gif")
+    assert (moving.codec, moving.width, moving.height, moving.frames) == ("gif", 320, 180, 25)
+    types = ["npx", "--no-install", "tsc", "--noEmit"]
+    checked = subprocess.run(types, cwd=tmp_path / "kite", capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stdout) == (0, "")
+    # A quarter of a gigabyte, which pytest would keep for three sessions.
+    shutil.rmtree(tmp_path / "kite" / "node_modules")

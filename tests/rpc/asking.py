@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 PACKAGE = "openanimate.metering.v1"
 ROLES = {"user": ROLE_USER, "worker": ROLE_WORKER, "service": ROLE_SERVICE, "admin": ROLE_ADMIN}
 KEY_INVALID = Refused(grpc.StatusCode.UNAUTHENTICATED, "KEY_INVALID")
-STREAMS = {"CheckoutService/WatchCheckout"}
+STREAMS = {
+    "CheckoutService/WatchCheckout",
+    "RenderService/WatchRender",
+    "RenderService/DownloadRender",
+    "RenderService/DownloadBundle",
+}
 
 
 def wrong_role(role: str) -> Refused:

@@ -68,7 +68,7 @@ def test_who_am_i_names_the_account_the_key_and_the_limits(calls: Calls) -> None
     answer = calls(calls.account.WhoAmI, account.WhoAmIRequest())
     assert (answer.account_id, answer.api_key.key_id) == (calls.user.account_id, calls.user.key_id)
     assert answer.rate_limits == account.RateLimits(
-        calls_per_second=200, burst=400, open_streams=20, running_generations=20
+        calls_per_second=200, burst=400, open_streams=20, running_generations=20, leased_renders=10
     )
     assert (answer.api_key.role, answer.sandbox, answer.api_key.used) == (ROLE_USER, False, True)
 

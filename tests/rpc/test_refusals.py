@@ -18,7 +18,7 @@ from oanim_server.rpc.status import answer
 from openanimate.metering.v1.error_reason_pb2 import ErrorReason
 
 # Outcomes of work travel in a stream's last message, never as a call's status.
-OUTCOMES = {"PROVIDER_REJECTED", "PROVIDER_UNKNOWN", "DEADLINE_PASSED"}
+OUTCOMES = {"PROVIDER_REJECTED", "PROVIDER_UNKNOWN", "DEADLINE_PASSED", "RENDER_FAILED"}
 # Not for callers: classes that others derive from, and those that their capability catches.
 INNER = {ledger.Refusal, ledger.ReservationEnded, AlreadyOpenError, KnownEventError}
 

@@ -9,7 +9,8 @@ import threading
 from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -24,6 +25,7 @@ from openanimate.metering.v1 import (
     checkout_service_pb2,
     generate_service_pb2,
     pricing_service_pb2,
+    render_service_pb2,
     wallet_service_pb2,
 )
 
@@ -42,6 +44,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = tuple(
         checkout_service_pb2,
         generate_service_pb2,
         pricing_service_pb2,
+        render_service_pb2,
         wallet_service_pb2,
     )
     for service in module.DESCRIPTOR.services_by_name.values()
@@ -76,6 +79,13 @@ class Refusal:
             packed.Pack(detail)
             status.details.append(packed)
         return ((DETAILS_KEY, status.SerializeToString()),)
+
+
+@dataclass(frozen=True)
+class Early:
+    """An end that comes when the first message of a client stream is there, whatever else is to come."""
+
+    entry: Message | Refusal
 
 
 @dataclass(frozen=True)
@@ -130,9 +140,14 @@ class ScriptedServer:
     def _answer(self, method: str, request: object, context: grpc.ServicerContext) -> Iterator[Message]:
         metadata = {key: str(value) for key, value in context.invocation_metadata()}
         with self._changed:
-            self.received[method].append(Received(request, metadata))
             entries = self._script[method]
             entry = entries.popleft() if len(entries) > 1 else entries[0]
+        if METHODS[method].client_streaming:
+            early = isinstance(entry, Early)
+            request = list(islice(cast("Iterable[object]", request), 1 if early else None))
+            entry = entry.entry if early else entry
+        with self._changed:
+            self.received[method].append(Received(request, metadata))
             self._changed.notify_all()
         if callable(entry):
             entry = entry(request)
@@ -166,11 +181,8 @@ class _Handlers(grpc.GenericRpcHandler):
         def streamed(request: object, context: grpc.ServicerContext) -> Iterator[Message]:
             return self._answer(name, request, context)
 
-        def upload(requests: Iterable[object], context: grpc.ServicerContext) -> Message:
-            return unary(list(requests), context)
-
         if method.client_streaming:
-            return grpc.stream_unary_rpc_method_handler(upload, **codecs)
+            return grpc.stream_unary_rpc_method_handler(unary, **codecs)
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(streamed, **codecs)
         return grpc.unary_unary_rpc_method_handler(unary, **codecs)

@@ -143,6 +143,8 @@ def test_plain_python_becomes_the_request(wire: FakeWire) -> None:
             ttl_seconds=60,
             spend_scopes=[SpendScope(scope="shot-7", limit_micros=0)],
             labels={"project": "x"},
+            render_id="a1-2",
+            epoch=7,
         ),
     ) == ReserveRequest(
         account_id="a1",
@@ -151,6 +153,8 @@ def test_plain_python_becomes_the_request(wire: FakeWire) -> None:
         ttl_seconds=60,
         spend_scopes=[SpendScope(scope="shot-7", limit_micros=0)],
         labels={"project": "x"},
+        render_id="a1-2",
+        epoch=7,
     )
     assert sent(
         wire,

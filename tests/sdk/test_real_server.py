@@ -14,9 +14,12 @@ import pytest
 from oanim import errors
 from oanim.client import Client
 from oanim.keys import new_key
+from oanim_remotion.bundle import pack
+from openanimate.metering.v1.render_service_pb2 import RenderCodec, RenderSpec
 from openanimate.metering.v1.reservation_pb2 import ReservationState, SpendScope
 from openanimate.metering.v1.role_pb2 import Role
 from openanimate.metering.v1.wallet_service_pb2 import PricedLine
+from tests.sdk.counting import Counted
 from tests.sdk.driving import Tasks, Threads
 from tests.sdk.serving import RealServer
 
@@ -230,6 +233,53 @@ def test_an_upload_is_worked_on(driving: Threads | Tasks) -> None:
 
     assert (upload.content_type, upload.size_bytes) == ("image/png", sum(len(p.chunk) for p in pieces))
     assert last.succeeded.generation.charged_micros == 5_000
+
+
+def test_a_render_goes_from_its_owner_to_a_worker_and_back(
+    driving: Threads | Tasks, real: RealServer, tmp_path: Path
+) -> None:
+    spec = RenderSpec(
+        composition="Main", width=100, height=100, fps=10, frames=10, codec=RenderCodec.RENDER_CODEC_H264
+    )
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "index.html").write_text("<html></html>")
+    pack(tmp_path / "project", tmp_path / "bundle.tar.gz")
+    request: dict[str, Any] = {"bundle": tmp_path / "bundle.tar.gz", "spec": spec, "idempotency_key": "k"}
+    render = driving.call("submit_render", **request).render
+    assert driving.call("submit_render", **request).replayed
+    with type(driving)(real.url, api_key=real.keys["worker"]) as worker:
+        lease = worker.call("lease_render", wait_seconds=1).lease
+        claim = {"render_id": render.render_id, "epoch": lease.epoch}
+        fetched = tmp_path / "fetched"
+        worker.call("download_bundle", **claim, bundle_sha256=lease.bundle_sha256, path=fetched)
+        assert fetched.read_bytes() == (tmp_path / "bundle.tar.gz").read_bytes()
+        held = worker.call("reserve", account_id=lease.account_id, amount_micros=7, **claim).wallet
+        assert held.held_micros == 20 + 7
+        assert not worker.call("heartbeat", **claim, frames=4).stop
+        worker.call("complete_render", **claim, frames=10, video=b"a video" * 100_000)
+        assert worker.call("complete_render", **claim, frames=10, video=b"a video" * 100_000).replayed
+        with pytest.raises(errors.StaleLease) as stale:
+            worker.call("fail_render", render_id=render.render_id, epoch=lease.epoch + 1, message="no")
+    *_, last = driving.collect("watch_render", render_id=render.render_id)
+    driving.call("download_render", render_id=render.render_id, path=tmp_path / "out" / "video.mp4")
+
+    assert (stale.value.render_id, stale.value.epoch) == (render.render_id, lease.epoch + 1)
+    assert (tmp_path / "out" / "video.mp4").read_bytes() == b"a video" * 100_000
+    # 10 frames of 10,000 pixels at 10 a second: 10 kilopixel-seconds of 2 micro-USD.
+    assert last.render.charged_micros == 20
+    assert money(driving.call("get_wallet").wallet) == wallet_after(20)
+    assert [found.render_id for found in driving.call("list_renders").renders] == [render.render_id]
+
+
+def test_a_render_beyond_the_wallet_is_refused_before_its_bundle_is_sent(driving: Threads | Tasks) -> None:
+    spec = RenderSpec(
+        composition="Main", width=4_096, height=2_160, fps=1, frames=1_000, codec=RenderCodec.RENDER_CODEC_GIF
+    )
+    bundle = Counted(200_000_000)
+    with pytest.raises(errors.InsufficientCredits):
+        driving.call("submit_render", bundle=bundle, spec=spec)
+
+    assert bundle.read_bytes < 20_000_000
 
 
 def test_a_call_repeated_with_its_key_is_answered_as_before(customer: Client) -> None:

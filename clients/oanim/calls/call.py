@@ -16,9 +16,10 @@ from oanim.channels import PACKAGE
 from oanim.keys import new_key
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
 
-    from oanim.chunks import Content
+    from oanim.chunks import Content, Measured
     from oanim.errors import OanimError
 
 Answer = TypeVar("Answer", bound=Message)
@@ -58,14 +59,31 @@ class StreamedCall(Call[Answer]):
 
 
 @dataclass(frozen=True, slots=True)
+class DownloadCall(StreamedCall[Answer]):
+    """A call whose answers are a file, kept at `target` when its SHA-256 is the one that was said.
+
+    `sha256` None is what the first answer says it is.
+    """
+
+    target: str | os.PathLike[str] = ""
+    sha256: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class UploadCall(Generic[Answer]):
-    """A call that streams a content up, in messages that `piece` makes."""
+    """A call that streams a content up, in messages that `piece` makes.
+
+    With `first`, which makes the message that goes ahead, the content can be read again, and an upload that
+    breaks off begins anew.
+    """
 
     method: str
     content: Content
     piece: Callable[[bytes], Message]
     answer: type[Answer]
     timeout_s: float
+    first: Callable[[Measured], Message] | None = None
+    idempotency_key: str = ""
 
     @property
     def path(self) -> str:

@@ -32,6 +32,8 @@ def reserve(
     ttl_seconds: int = 0,
     spend_scopes: Iterable[SpendScope] = (),
     labels: Mapping[str, str] | None = None,
+    render_id: str = "",
+    epoch: int = 0,
     timeout_s: float | None = None,
 ) -> Call[ReserveResponse]:
     """Set an amount, or the price of a line, aside for work that is about to start."""
@@ -41,6 +43,8 @@ def reserve(
         ttl_seconds=ttl_seconds,
         spend_scopes=spend_scopes,
         labels=labels,
+        render_id=render_id,
+        epoch=epoch,
         **one_of(amount_micros=amount_micros, line=line),
     )
     return Call("WalletService/Reserve", request, ReserveResponse, timeout_s)

@@ -21,6 +21,8 @@ _COMMANDS = {
     "usage": ("oanim.cli.usage", "usage"),
     "pricing": ("oanim.cli.pricing", "pricing"),
     "assets": ("oanim.cli.assets.commands", "assets"),
+    "init": ("oanim.cli.rendering.commands", "init"),
+    "render": ("oanim.cli.rendering.commands", "render"),
 }
 
 
@@ -38,12 +40,13 @@ class _Trunk(click.Group):
         return command if isinstance(command, click.Command) else None
 
 
-_HELP = """Make pictures, films and sounds with Open Animate, and see what they cost.
+_HELP = """Make animations, pictures, films and sounds with Open Animate, and see what they cost.
 
 \b
 ANIMATE_API_KEY, ANIMATE_API_URL   the key and the server, before ~/.oanim/credentials.yaml
 ANIMATE_MAX_USD_PER_RUN            what this session may spend; ANIMATE_SESSION_ID names it
 ANIMATE_FAL_KEY                    your own fal.ai key: straight to fal.ai, past the service
+ANIMATE_BROWSER                    the browser that oanim render draws with
 OANIM_CA_FILE, NO_COLOR            a private authority's certificates; no colours
 """
 

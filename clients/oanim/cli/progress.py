@@ -12,13 +12,20 @@ from oanim.cli.showing import clean, say
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+_BAR_CELLS = 30
+# So many lines, without a terminal, for work that is counted.
+_LINES = 10
+
 
 class Progress:
     """What the work does now, on a line that changes, and what is worth keeping, on lines of its own."""
 
-    def __init__(self, show: Callable[[str], None], keep: Callable[[str], None]) -> None:
+    def __init__(
+        self, show: Callable[[str], None], keep: Callable[[str], None], *, is_live: bool = False
+    ) -> None:
         self._show = show
         self._keep = keep
+        self._is_live = is_live
         self._shown = ""
 
     def now(self, text: str) -> None:
@@ -26,6 +33,15 @@ class Progress:
         if text != self._shown:
             self._shown = text
             self._show(clean(text))
+
+    def part(self, text: str, done: int, total: int) -> None:
+        """Say how much of it is done: with a bar on a terminal, else whenever another tenth is."""
+        if self._is_live:
+            filled = done * _BAR_CELLS // total
+            bar = "━" * filled + "─" * (_BAR_CELLS - filled)
+            self.now(f"{text} {bar} {done:,}/{total:,}")
+        else:
+            self.now(f"{text}: {done * _LINES // total * 100 // _LINES} %")
 
     def note(self, text: str) -> None:
         """Say it so that it stays."""
@@ -48,4 +64,5 @@ def shown() -> Iterator[Progress]:
         yield Progress(
             lambda text: bar.update(task, description=text),
             lambda text: bar.console.print(text, markup=False, highlight=False, soft_wrap=True),
+            is_live=True,
         )

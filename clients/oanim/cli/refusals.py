@@ -59,7 +59,9 @@ def failure_of(error: errors.OanimError, *, url: str) -> Failure:
 
 def _failure_of(error: errors.OanimError, url: str) -> Failure:
     if isinstance(error, errors.InsufficientCredits):
-        return _insufficient_credits(error)
+        return insufficient_credits(
+            required_micros=error.required_micros, available_micros=error.available_micros
+        )
     if isinstance(error, errors.LimitExceeded):
         return _over_limits(error)
     if isinstance(error, errors.SpendLimitExceeded):
@@ -96,10 +98,11 @@ def _fact(said: str) -> str:
     return stopped(said.partition(": ")[0])
 
 
-def _insufficient_credits(error: errors.InsufficientCredits) -> Failure:
+def insufficient_credits(*, required_micros: int, available_micros: int) -> Failure:
+    """Refuse what the credits do not cover."""
     return Failure(
-        f"this needs {dollars(error.required_micros)} and {dollars(error.available_micros)} is left. "
-        f"{top_up(error.required_micros - error.available_micros)}",
+        f"this needs {dollars(required_micros)} and {dollars(available_micros)} is left. "
+        f"{top_up(required_micros - available_micros)}",
         NO_CREDITS,
     )
 

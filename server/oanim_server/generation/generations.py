@@ -23,6 +23,7 @@ from oanim_server.generation.values import TIMES, Accepted, Times
 from oanim_server.generation.worker import Worker
 from oanim_server.ledger.operations import Refused, Reserve
 from oanim_server.ledger.refusals import NotFound, Refusal
+from oanim_server.ledger.tasks import Kept
 from oanim_server.ledger.values import SERVER, Method
 from oanim_server.ledger.watching import Hub
 
@@ -90,7 +91,7 @@ class Generations:
             alone=alone,
             workable=self._configured,
         )
-        self._opening: set[asyncio.Task[Outcome]] = set()
+        self._opening = Kept()
 
     async def start(self) -> None:
         """Take over the jobs that a former life left, and begin to work."""
@@ -105,8 +106,7 @@ class Generations:
 
         :param grace_seconds: how long paid requests that are on their way may still take to be answered.
         """
-        if self._opening:
-            await asyncio.wait(self._opening, timeout=_OPENING_SECONDS)
+        await self._opening.wait(_OPENING_SECONDS)
         await self._runner.stop(grace_seconds)
         await self._hub.close()
         await self._downloads.aclose()
@@ -119,11 +119,8 @@ class Generations:
         Raises what Reserve does, UnknownModel, InvalidField, ProviderNotConfigured, TooManyGenerations.
         """
         reserve = await self._reserve(asked)
-        # A task of its own: a caller that hangs up now must not leave a hold whose job nobody has begun.
-        task = asyncio.create_task(self._open(reserve))
-        self._opening.add(task)
-        task.add_done_callback(self._opened)
-        outcome = await asyncio.shield(task)
+        # A caller that hangs up now must not leave a hold whose job nobody has begun.
+        outcome = await self._opening.do(self._open(reserve))
         generation = await self.get(asked.account_id, number_of(outcome))
         return Accepted(generation, outcome.wallet, outcome.replayed)
 
@@ -236,11 +233,6 @@ class Generations:
             self.counts.started += 1
             self._runner.take(opening.job)
         return outcome
-
-    def _opened(self, task: asyncio.Task[Outcome]) -> None:
-        self._opening.discard(task)
-        if not task.cancelled():
-            task.exception()  # looked at, so that a refusal nobody waits for is no complaint
 
     async def _look(self, watched: list[int]) -> list[tuple[int, int]]:
         keys = {divmod(number, 1 << _NUMBER_BITS) for number in watched}

@@ -18,11 +18,10 @@ from oanim_server.generation import rows
 from oanim_server.generation.steps import LeaseLostError
 from oanim_server.ledger.ids import reservation_text
 from oanim_server.ledger.refusals import Draining, Refusal
+from oanim_server.ledger.tasks import every
 from oanim_server.ledger.values import SECOND
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from sqlalchemy import Connection
 
     from oanim_server.database.engine import Database
@@ -84,9 +83,9 @@ class Runner:
         await self._take_over(anyones=self._alone)
         lease_seconds = self._times.lease / SECOND
         self._loops = [
-            asyncio.create_task(_every(lease_seconds * LOOK, self._take_over), name="takeovers"),
-            asyncio.create_task(_every(lease_seconds * RENEW, self._renew), name="leases"),
-            asyncio.create_task(_every(SWEEP_UPLOADS_SECONDS, self._uploads.sweep), name="uploads"),
+            asyncio.create_task(every(lease_seconds * LOOK, self._take_over), name="takeovers"),
+            asyncio.create_task(every(lease_seconds * RENEW, self._renew), name="leases"),
+            asyncio.create_task(every(SWEEP_UPLOADS_SECONDS, self._uploads.sweep), name="uploads"),
         ]
 
     async def quieten(self) -> None:
@@ -185,14 +184,3 @@ class Runner:
         for lease in lost:
             # One that has ended meanwhile is done already.
             working[lease].cancel()
-
-
-async def _every(seconds: float, do: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            await do()
-        except Refusal as refusal:
-            log.info("put off: %s", type(refusal).__name__)
-        except Exception:
-            log.exception("it is tried again in %s s", seconds)

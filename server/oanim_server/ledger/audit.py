@@ -4,8 +4,9 @@ It reads wallet by wallet, and a wallet's reservations and usage items beside it
 memory grows neither with the ledger nor with what one wallet has held and used; of a wallet's lots, rows
 that made some, and days of use it keeps a little each. A row that cannot be read is a problem like any
 other. It believes nothing but the journal's rows: links (I13), entries (I1), and from them balances, lots,
-reservations, usage items, spend counters and usage (I2, I7). What is reported of a hold that is active is in
-no row yet: it is checked once it was charged. A row that was edited or removed breaks the chain unless every
+reservations, usage items, spend counters and usage (I2, I7); and sees that each job has its hold while it
+runs, and not longer (I12). What is reported of a hold that is active is in no row yet: it is checked once it
+was charged. A row that was edited or removed breaks the chain unless every
 later link was written anew; against that, the heads of an earlier audit are kept in a file elsewhere and
 compared.
 """
@@ -29,6 +30,7 @@ from oanim_server.database.tables import (
     wallets,
 )
 from oanim_server.ledger import ids, rows
+from oanim_server.ledger.audit_jobs import job_problems
 from oanim_server.ledger.audit_rows import by_wallet, stream
 from oanim_server.ledger.audit_wallet import Check, Report
 
@@ -103,6 +105,7 @@ def _audit(connection: Connection, report: Report, former: dict[str, tuple[int, 
         report.problems += [
             f"{rest.table}: rows of a wallet that is not there: {orphan}" for orphan in rest.orphans()
         ]
+    report.problems += job_problems(connection)
 
 
 # The anchor: heads that were written down elsewhere ------------------------------------------------

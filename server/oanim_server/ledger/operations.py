@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
@@ -37,6 +37,14 @@ class Companion(Protocol):
 
     def write(self, connection: Connection, outcome: Outcome) -> None:
         """Write the rows. It cannot refuse any more."""
+
+
+class Ending(Companion, Protocol):
+    """How a job ends. `quantity`, what of its line was used, is known after `load`."""
+
+    @property
+    def quantity(self) -> int:
+        """Cumulative, in units of the pinned price; 0 charges nothing."""
 
 
 class Refused:
@@ -150,12 +158,14 @@ class Reserve(Operation):
 
     `asked` is what the request named, as it named it: a model and a quantity, or work in its canonical form;
     None where it named the amount. It makes the fingerprint: what was resolved and priced of it may be
-    another thing by the time of a replay. `opener` alone may commit, extend or release; `ttl` in
-    microseconds, None for the hold of a job.
+    another thing by the time of a replay. `under` is the lease under which it was asked for, if any: a number
+    of a render and an epoch. `opener` alone may commit, extend or release; `ttl` in microseconds, None for
+    the hold of a job.
     """
 
     amount_micros: int
     asked: tuple[str, int] | str | None = None
+    under: tuple[int, int] | None = None
     opener: int
     api_key_id: str
     line: Line | None = None
@@ -182,7 +192,8 @@ class Reserve(Operation):
         labels = sorted(self.labels.items())
         scopes = [list(scope) for scope in self.spend_scopes]
         asked = self.amount_micros if self.asked is None else self.asked
-        return fingerprint_of("reserve", asked, self.ttl, scopes, labels)
+        under = [] if self.under is None else [self.under]
+        return fingerprint_of("reserve", asked, self.ttl, scopes, labels, *under)
 
     def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:
         wallet = working.wallet(self.wallet_id)
@@ -202,6 +213,21 @@ class Reserve(Operation):
             labels=self.labels,
             attempt=attempt,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask(Reserve):
+    """Ask what a Reserve would be answered.
+
+    Where its key was answered, that; else its refusal, which the key remembers as that of the Reserve itself;
+    else nothing is held, and the outcome has no reservation.
+    """
+
+    def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:  # noqa: ARG002 - as in every operation
+        wallet = working.wallet(self.wallet_id)
+        caps = self.caps(working)
+        rules.reserve(wallet, self.amount_micros, caps, working.counters_of(self.wallet_id, caps))
+        return working.unchanged(wallet)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,7 +295,12 @@ class Commit(OnReservation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release(OnReservation):
-    """Give the rest of a hold back."""
+    """Give the rest of a hold back.
+
+    `opener` is whose hold it is where the server releases another's, whose right to it has ended.
+    """
+
+    opener: int | None = None
 
     @property
     def method(self) -> Method:
@@ -282,10 +313,40 @@ class Release(OnReservation):
         wallet = working.wallet(self.wallet_id)
         reservation = working.reservation(self.wallet_id, self.reservation)
         now = working.time(wallet)
-        decided = rules.release(wallet, reservation, caller=self.caller, now=now)
+        caller = self.caller if self.opener is None else self.opener
+        decided = rules.release(wallet, reservation, caller=caller, now=now)
         if isinstance(decided, rules.AsItEnded):
             return movements.as_it_stands(working, wallet, reservation)
         return movements.capture(working, wallet, reservation, decided, attempt, at=now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndHold(OnReservation):
+    """End the hold of a job: charge what is found used under the wallet's lock, and give the rest back.
+
+    However many ways a job can end, its hold has one key, so that it ends once: who comes later is answered
+    as the first was, and looks how that was.
+    """
+
+    ending: Ending
+
+    @property
+    def method(self) -> Method:
+        return Method.COMMIT
+
+    def fingerprint(self) -> bytes:
+        return fingerprint_of("end", self.reservation)
+
+    def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:
+        quantity = self.ending.quantity
+        same: dict[str, Any] = {
+            "wallet_id": self.wallet_id,
+            "caller": self.caller,
+            "idempotency_key": self.idempotency_key,
+            "reservation": self.reservation,
+        }
+        operation = Commit(**same, quantity=quantity) if quantity else Release(**same)
+        return operation.decide(working, attempt)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,7 @@ class Method(IntEnum):
     DELETE_LIMIT = 13
     USAGE = 14
     REPORT = 15
+    SUBMIT_RENDER = 16
 
 
 class Kind(IntEnum):

@@ -38,11 +38,14 @@ RECHECK_SECONDS = 5.0
 MESSAGE_BYTES = 1 << 20
 # A message of an upload is a chunk of at most a megabyte, and the field around it.
 _ENVELOPE_BYTES = 1 << 10
-_UPLOADS = frozenset({"GenerateService/UploadInput"})
+_UPLOADS = frozenset(
+    {"GenerateService/UploadInput", "RenderService/SubmitRender", "RenderService/CompleteRender"}
+)
 # Streams that no work of the server's ends: they are ended when it begins to drain.
 _ENDLESS = frozenset(
     {
         "CheckoutService/WatchCheckout",
+        "RenderService/WatchRender",
         "WalletService/Meter",
         "WalletService/StreamUsage",
         "WalletService/WatchWallet",

@@ -18,6 +18,7 @@ from oanim_server.ledger import ids
 from oanim_server.ledger import refusals as ledger
 from oanim_server.ledger.values import MICROS_PER_USD
 from oanim_server.pricing.refusals import UnknownModel
+from oanim_server.rendering import refusals as rendering
 from oanim_server.rpc.admission import RateLimited, TooLarge, seconds
 from oanim_server.rpc.roles import WrongRole
 
@@ -268,6 +269,45 @@ TABLE: dict[type[ledger.Refusal], Row] = {
             "The provider keeps this output where this server may not read: ask whoever runs it to look at "
             "OANIM_OUTPUT_HOSTS."
         ),
+    ),
+    rendering.StoreFull: Row(
+        StatusCode.RESOURCE_EXHAUSTED,
+        "OVERLOADED",
+        lambda _: "There is no room for the file here now: send it again later.",
+        retry=True,
+    ),
+    rendering.ContentGone: Row(
+        StatusCode.NOT_FOUND,
+        "OUTPUT_GONE",
+        lambda _: "The file is no longer kept: render it anew.",
+    ),
+    rendering.StaleLease: Row(
+        StatusCode.FAILED_PRECONDITION,
+        "STALE_LEASE",
+        lambda r: f"The lease of {r.render_id} in epoch {r.epoch} is over: stop, and ask for other work.",
+        ("render_id", "epoch"),
+    ),
+    rendering.TooManyRenders: Row(
+        StatusCode.RESOURCE_EXHAUSTED,
+        "RATE_LIMITED",
+        lambda r: f"{r.limit:,} renders of the account wait, as many as may: wait until some have ended.",
+        ("limit",),
+        retry=True,
+    ),
+    rendering.FileTooLarge: Row(
+        StatusCode.RESOURCE_EXHAUSTED,
+        "TOO_LARGE",
+        lambda r: f"The file may have {r.limit_bytes:,} bytes: send a smaller one.",
+        ("limit_bytes",),
+    ),
+    rendering.BundlesFull: Row(
+        StatusCode.RESOURCE_EXHAUSTED,
+        "TOO_LARGE",
+        lambda r: (
+            f"The bundles of the account's renders that have not ended may have {r.limit_bytes:,} bytes in "
+            "all: wait until some have."
+        ),
+        ("limit_bytes",),
     ),
     RateLimited: Row(
         StatusCode.RESOURCE_EXHAUSTED,

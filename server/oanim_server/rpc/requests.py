@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from oanim_server.accounts.values import Role
 from oanim_server.ledger.operations import Commit, Extend, Refused, Release, Reserve
 from oanim_server.ledger.refusals import InvalidField, Refusal
 from oanim_server.ledger.usage import Report, Use
-from oanim_server.rpc import shape
+from oanim_server.rendering.holding import Held, UnderLease
+from oanim_server.rpc import render_messages, shape
 
 if TYPE_CHECKING:
     from oanim_server.pricing.prices import Prices
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 async def reserve(request: wallet_service_pb2.ReserveRequest, call: Call, prices: Prices) -> Reserve:
     """A Reserve, with its line priced; what cannot be priced is refused at its turn, after its key."""
     fields: dict[str, Any] = {
-        "wallet_id": call.account(request.account_id),
+        **_payer(request, call),
         "caller": call.caller.account_id,
         "opener": call.caller.account_id,
         "api_key_id": call.caller.key_id,
@@ -35,8 +37,27 @@ async def reserve(request: wallet_service_pb2.ReserveRequest, call: Call, prices
     try:
         quote = await prices.quote_quantity(model, quantity)
     except Refusal as refusal:
-        return Reserve(**fields, amount_micros=1, companion=Refused(refusal))
+        return Reserve(**{**fields, "amount_micros": 1, "companion": Refused(refusal)})
     return Reserve(**fields, amount_micros=quote.amount_micros, line=quote.line)
+
+
+def _payer(request: wallet_service_pb2.ReserveRequest, call: Call) -> dict[str, Any]:
+    """Whose wallet pays: the account that is named or, of a worker, that of the render that it works on."""
+    if call.caller.role is not Role.WORKER:
+        if request.render_id or request.epoch:
+            raise InvalidField(field="render_id", description="only a worker works on a render")
+        return {"wallet_id": call.account(request.account_id)}
+    claim = render_messages.claim("epoch", request.render_id, request.epoch, call)
+    if request.account_id and call.account(request.account_id) != claim.wallet_id:
+        raise InvalidField(field="account_id", description="the account of the render pays")
+    return {"wallet_id": claim.wallet_id, "companion": Held(claim), "under": (claim.number, claim.epoch)}
+
+
+def _under_lease(wallet_id: int, number: int, call: Call) -> UnderLease | None:
+    """What goes with a worker's change of a hold."""
+    if call.caller.role is not Role.WORKER:
+        return None
+    return UnderLease((wallet_id, number), call.caller.account_id)
 
 
 async def metered(
@@ -98,6 +119,7 @@ def commit(
         wallet_id=wallet_id,
         caller=call.caller.account_id,
         idempotency_key=shape.idempotency_key(request.idempotency_key),
+        companion=_under_lease(wallet_id, number, call),
         reservation=number,
         reserve_key=reserve_key,
         amount_micros=shape.amount(charge, request.amount_micros, least=0) if by_amount else None,
@@ -130,6 +152,7 @@ def extend(request: wallet_service_pb2.ExtendRequest, call: Call) -> Extend:
         wallet_id=wallet_id,
         caller=call.caller.account_id,
         idempotency_key=shape.idempotency_key(request.idempotency_key),
+        companion=_under_lease(wallet_id, number, call),
         reservation=number,
         amount_micros=shape.amount("amount_micros", request.amount_micros, least=0),
         ttl=shape.ttl(request.ttl_seconds),

@@ -23,6 +23,9 @@ _USER = frozenset({Role.USER})
 _OWNERS = frozenset({Role.USER, Role.ADMIN})
 _READERS = frozenset({Role.USER, Role.SERVICE, Role.ADMIN})
 SPENDERS = frozenset({Role.USER, Role.SERVICE})
+_WORKER = frozenset({Role.WORKER})
+# A worker spends under the lease of a render alone.
+_HOLDERS = SPENDERS | _WORKER
 _ADMIN = frozenset({Role.ADMIN})
 _SERVICE = frozenset({Role.SERVICE})
 _LOCAL_SOCKET_ONLY: frozenset[Role] = frozenset()
@@ -38,10 +41,10 @@ _TABLE: dict[str, Roles] = {
     "AccountService/DeleteLimit": _USER,
     "WalletService/GetWallet": _READERS,
     "WalletService/WatchWallet": _READERS,
-    "WalletService/Reserve": SPENDERS,
-    "WalletService/Commit": SPENDERS,
-    "WalletService/Release": SPENDERS,
-    "WalletService/Extend": SPENDERS,
+    "WalletService/Reserve": _HOLDERS,
+    "WalletService/Commit": _HOLDERS,
+    "WalletService/Release": _HOLDERS,
+    "WalletService/Extend": _HOLDERS,
     "WalletService/GetReservation": _READERS,
     "WalletService/ListReservations": _READERS,
     "WalletService/ListTransactions": _READERS,
@@ -64,6 +67,17 @@ _TABLE: dict[str, Roles] = {
     "GenerateService/CancelGeneration": _USER,
     "GenerateService/UploadInput": _USER,
     "GenerateService/DownloadOutput": _USER,
+    "RenderService/SubmitRender": _USER,
+    "RenderService/GetRender": _OWNERS,
+    "RenderService/WatchRender": _OWNERS,
+    "RenderService/ListRenders": _OWNERS,
+    "RenderService/CancelRender": _USER,
+    "RenderService/DownloadRender": _USER,
+    "RenderService/LeaseRender": _WORKER,
+    "RenderService/DownloadBundle": _WORKER,
+    "RenderService/Heartbeat": _WORKER,
+    "RenderService/CompleteRender": _WORKER,
+    "RenderService/FailRender": _WORKER,
     "AdminService/CreateKey": _LOCAL_SOCKET_ONLY,
     "AdminService/GrantCredits": _ADMIN,
     "AdminService/AdjustBalance": _ADMIN,

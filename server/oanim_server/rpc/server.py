@@ -23,6 +23,7 @@ from openanimate.metering.v1 import (
     checkout_service_pb2,
     generate_service_pb2,
     pricing_service_pb2,
+    render_service_pb2,
     wallet_service_pb2,
 )
 
@@ -43,6 +44,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = tuple(
         pricing_service_pb2,
         checkout_service_pb2,
         generate_service_pb2,
+        render_service_pb2,
         admin_service_pb2,
     )
     for service in module.DESCRIPTOR.services_by_name.values()

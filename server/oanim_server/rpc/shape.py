@@ -105,13 +105,15 @@ def chosen(field: str, which: str | None) -> str:
     return which
 
 
-def spend_scopes(scopes: Iterable[SpendScope]) -> tuple[Scope, ...]:
-    """At most four scopes, no name twice."""
+def spend_scopes(scopes: Iterable[SpendScope], within: str = "") -> tuple[Scope, ...]:
+    """At most four scopes, no name twice; `within` is what the path of the field begins with."""
     found: dict[str, Scope] = {}
     for index, scope in enumerate(scopes):
-        field = f"spend_scopes[{index}]"
+        field = f"{within}spend_scopes[{index}]"
         if index == MAX_SCOPES:
-            raise InvalidField(field="spend_scopes", description=f"there may be {MAX_SCOPES} at most")
+            raise InvalidField(
+                field=f"{within}spend_scopes", description=f"there may be {MAX_SCOPES} at most"
+            )
         name = text(f"{field}.scope", scope.scope, 64)
         if name in found:
             raise InvalidField(field=f"{field}.scope", description=f"{name} is named twice")
@@ -122,13 +124,13 @@ def spend_scopes(scopes: Iterable[SpendScope]) -> tuple[Scope, ...]:
     return tuple(found.values())
 
 
-def labels(given: Mapping[str, str]) -> dict[str, str]:
-    """At most eight labels."""
+def labels(given: Mapping[str, str], within: str = "") -> dict[str, str]:
+    """At most eight labels; `within` is what the path of the field begins with."""
+    field = f"{within}labels"
     if len(given) > MAX_LABELS:
-        raise InvalidField(field="labels", description=f"there may be {MAX_LABELS} at most")
+        raise InvalidField(field=field, description=f"there may be {MAX_LABELS} at most")
     return {
-        text("labels", name, 64): text(f"labels[{name}]", value, 128, least=0)
-        for name, value in given.items()
+        text(field, name, 64): text(f"{field}[{name}]", value, 128, least=0) for name, value in given.items()
     }
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from oanim_server.checkout.counts import Counts as CheckoutCounts
     from oanim_server.generation.counts import Counts
     from oanim_server.ledger.ledger import Ledger
+    from oanim_server.rendering.counts import Counts as RenderCounts
 
 _SIZES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
@@ -79,6 +80,37 @@ class GenerationMetrics(Collector):
         yield CounterMetricFamily(
             "oanim_generation_takeovers", "Jobs taken over from a server that stopped.", counts.takeovers
         )
+
+
+class RenderMetrics(Collector):
+    """What rendering came to, and how much of it waits."""
+
+    def __init__(self, counts: RenderCounts) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        """What is known now."""
+        counts = self._counts
+        yield GaugeMetricFamily(
+            "oanim_queued_renders", "Renders that wait for a worker, of all servers.", value=counts.queued
+        )
+        yield GaugeMetricFamily(
+            "oanim_leased_renders", "Renders that a worker has, of all servers.", value=counts.rendering
+        )
+        yield CounterMetricFamily("oanim_renders_submitted", "Renders that were taken.", counts.submitted)
+        ended = CounterMetricFamily("oanim_renders", "Renders that have ended, by how.", labels=["outcome"])
+        for state, count in counts.ended.items():
+            ended.add_metric([state.name], count)
+        for reason, count in counts.failed.items():
+            ended.add_metric([reason.value], count)
+        yield ended
+        yield CounterMetricFamily("oanim_render_leases", "Leases that were taken.", counts.leases)
+        without = CounterMetricFamily(
+            "oanim_render_leases_without_video", "Leases that brought no video, by why.", labels=["why"]
+        )
+        for why in ("given_up", "handed_back", "lost"):
+            without.add_metric([why], getattr(counts, why))
+        yield without
 
 
 class CheckoutMetrics(Collector):

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from oanim.cli.assets.files import whole
 from oanim.cli.failures import AWAY, Failure
+from oanim.cli.placing import whole
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,25 +1,19 @@
-"""Names the files that outputs become, and writes each whole or not at all.
-
-A file appears under its name by a rename, when its last byte is on the disk: what breaks off before leaves
-what was there untouched.
-"""
+"""Names the files that outputs become."""
 
 from __future__ import annotations
 
 import mimetypes
 import os
 import re
-import secrets
 import shlex
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from oanim.cli.failures import Failure
+from oanim.cli.placing import prepare_folder, refuse_what_is_no_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from typing import Self
 
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
@@ -59,15 +53,13 @@ class Destination:
         if self.out is None:
             return
         folder = self.out if self._is_folder() else self.out.parent
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise Failure(f"{folder} cannot be written to.")
+        prepare_folder(folder)
         if self._is_folder():
             return
         numbered = re.compile(rf"{re.escape(self.out.stem)}-[0-9]+{re.escape(self.out.suffix)}")
         for path in folder.iterdir() if self.numbered else [self.out]:
             if path == self.out or numbered.fullmatch(path.name):
-                _refuse_what_is_no_file(path)
+                refuse_what_is_no_file(path)
 
     def paths(self, generation_id: str, outputs: Sequence[Named]) -> list[Path]:
         """Name a file for each output: out.png, or out-1.png and so on for several."""
@@ -103,29 +95,6 @@ def misnamed(files: Sequence[Path], outputs: Sequence[Named]) -> list[str]:
         if usual and path.suffix and path.suffix.lower() not in (usual, *others):
             notes.append(f"{path} holds {_media_type(output) or usual}, whatever its name says.")
     return notes
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to write that takes its name when the block ends well, and is gone when it does not."""
-    path = Path(os.path.realpath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _refuse_what_is_no_file(path)
-    unfinished = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.part")
-    try:
-        with unfinished.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _refuse_what_is_no_file(path: Path) -> None:
-    # A rename over a device or a pipe would put a file in its place.
-    if path.exists() and not path.is_file():
-        raise Failure(f"{path} is not a file; choose another --out.")
 
 
 def _media_type(output: Named) -> str:

@@ -10,25 +10,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from oanim.calls import generation as calls
-from oanim.cli import credentials
-from oanim.cli.assets import attempts
-from oanim.cli.assets.attempts import Attempt
-from oanim.cli.assets.files import Named, how_to_get, misnamed, whole
+from oanim.cli import attempts, credentials
+from oanim.cli.assets.files import Named, how_to_get, misnamed
 from oanim.cli.assets.work import Quote
+from oanim.cli.attempts import Attempt
 from oanim.cli.billing.balance import low_balance
 from oanim.cli.failures import AWAY, INTERRUPTED, Failure
 from oanim.cli.messages import plain
 from oanim.cli.money import dollars
+from oanim.cli.placing import whole
 from oanim.cli.repeating import unknown
 from oanim.cli.showing import Answer
-from oanim.errors import (
-    AccountFrozen,
-    InsufficientCredits,
-    LimitExceeded,
-    OanimError,
-    OutputGone,
-    SpendLimitExceeded,
-)
+from oanim.errors import OanimError, OutputGone
 from openanimate.metering.v1.generate_service_pb2 import GenerationState
 from openanimate.metering.v1.reservation_pb2 import SpendScope
 
@@ -55,8 +48,6 @@ if TYPE_CHECKING:
 _POLL_S = 1.0
 # How long the service may be away while the work runs before we give up watching it.
 _PATIENCE_S = 120.0
-# The service answers these again, to the same key, for 30 days.
-_REMEMBERED = (AccountFrozen, InsufficientCredits, SpendLimitExceeded, LimitExceeded)
 _RUNNING = (GenerationState.GENERATION_STATE_QUEUED, GenerationState.GENERATION_STATE_RUNNING)
 
 
@@ -74,15 +65,12 @@ class Platform:
     def make(self, work: Work, session: Session, progress: Progress) -> Answer:
         """Have the work done, and download what it made."""
         attempt, is_new = self._attempt(work, session, progress)
-        try:
+        given = work.key_is_given
+        with (
+            attempts.ended(attempt, is_new=is_new, key_is_given=given),
+            attempts.refused_again(key_is_given=given),
+        ):
             ended, replayed = self._generate(work, attempt, progress)
-        except OanimError as error:
-            is_known = work.key_is_given and (not is_new or isinstance(error, _REMEMBERED))
-            if not error.outcome_unknown and not is_known:
-                attempts.forget(attempt)
-            raise
-        if not work.key_is_given:
-            attempts.forget(attempt)
         files = self._delivered(ended.generation, work.destination, progress)
         generation, wallet = ended.generation, ended.wallet
         return Answer(
@@ -246,8 +234,6 @@ def _note_next_step(error: OanimError, work: Work, accepted: Generation | None) 
         error.add_note(f"The work goes on. {how_to_get(accepted.generation_id, work.destination)}")
     elif error.outcome_unknown:
         error.add_note(unknown(work.key))
-    elif work.key_is_given and isinstance(error, _REMEMBERED):
-        error.add_note("Then choose a new --key: this one gets the same refusal for 30 days.")
 
 
 def _detached(

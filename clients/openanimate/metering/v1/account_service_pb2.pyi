@@ -403,6 +403,7 @@ class RateLimits(_message.Message):
     BURST_FIELD_NUMBER: _builtins.int
     OPEN_STREAMS_FIELD_NUMBER: _builtins.int
     RUNNING_GENERATIONS_FIELD_NUMBER: _builtins.int
+    LEASED_RENDERS_FIELD_NUMBER: _builtins.int
     calls_per_second: _builtins.int
     """Calls per second, in the long run."""
     burst: _builtins.int
@@ -411,6 +412,8 @@ class RateLimits(_message.Message):
     """Streams open at once."""
     running_generations: _builtins.int
     """Generations running at once."""
+    leased_renders: _builtins.int
+    """Renders that workers have at once; further ones wait in the queue."""
     def __init__(
         self,
         *,
@@ -418,10 +421,11 @@ class RateLimits(_message.Message):
         burst: _builtins.int = ...,
         open_streams: _builtins.int = ...,
         running_generations: _builtins.int = ...,
+        leased_renders: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "calls_per_second", b"calls_per_second", "open_streams", b"open_streams", "running_generations", b"running_generations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "calls_per_second", b"calls_per_second", "leased_renders", b"leased_renders", "open_streams", b"open_streams", "running_generations", b"running_generations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -92,7 +92,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_NOT_FOUND: _ErrorReason.ValueType  # 17
     """No such thing, or not the caller's. Status: NOT_FOUND. Metadata: what."""
     ERROR_REASON_OUTPUT_GONE: _ErrorReason.ValueType  # 18
-    """The provider no longer keeps the output. Status: NOT_FOUND."""
+    """The output is no longer kept: a file by the provider, a video or a bundle
+    here. Status: NOT_FOUND.
+    """
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 19
     """Too many calls, or too much at once, for this account, address or day.
     Status: RESOURCE_EXHAUSTED, with RetryInfo. Metadata: limit.
@@ -136,8 +138,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     generation. Nothing was charged.
     """
     ERROR_REASON_DEADLINE_PASSED: _ErrorReason.ValueType  # 30
-    """The work was not done within 24 hours. An outcome of a generation. Nothing
-    was charged.
+    """The work was not done in its time. An outcome of a generation or a render.
+    Nothing was charged.
     """
     ERROR_REASON_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 31
     """A limit of the account or of the key would be passed. Status:
@@ -153,6 +155,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_PAYMENTS_AWAY: _ErrorReason.ValueType  # 33
     """The payment provider does not answer, or not as it should. Repeat the call
     with the same idempotency key. Status: UNAVAILABLE, with RetryInfo.
+    """
+    ERROR_REASON_STALE_LEASE: _ErrorReason.ValueType  # 34
+    """The lease is not the render's, or has ended: another worker may have the
+    render by now. Stop, and ask for other work. Status: FAILED_PRECONDITION.
+    Metadata: render_id, epoch.
+    """
+    ERROR_REASON_RENDER_FAILED: _ErrorReason.ValueType  # 35
+    """Three workers tried and failed. An outcome of a render, not of a call.
+    Nothing was charged.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -235,7 +246,9 @@ ERROR_REASON_EMAIL_TAKEN: ErrorReason.ValueType  # 16
 ERROR_REASON_NOT_FOUND: ErrorReason.ValueType  # 17
 """No such thing, or not the caller's. Status: NOT_FOUND. Metadata: what."""
 ERROR_REASON_OUTPUT_GONE: ErrorReason.ValueType  # 18
-"""The provider no longer keeps the output. Status: NOT_FOUND."""
+"""The output is no longer kept: a file by the provider, a video or a bundle
+here. Status: NOT_FOUND.
+"""
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 19
 """Too many calls, or too much at once, for this account, address or day.
 Status: RESOURCE_EXHAUSTED, with RetryInfo. Metadata: limit.
@@ -279,8 +292,8 @@ ERROR_REASON_PROVIDER_UNKNOWN: ErrorReason.ValueType  # 29
 generation. Nothing was charged.
 """
 ERROR_REASON_DEADLINE_PASSED: ErrorReason.ValueType  # 30
-"""The work was not done within 24 hours. An outcome of a generation. Nothing
-was charged.
+"""The work was not done in its time. An outcome of a generation or a render.
+Nothing was charged.
 """
 ERROR_REASON_LIMIT_EXCEEDED: ErrorReason.ValueType  # 31
 """A limit of the account or of the key would be passed. Status:
@@ -296,5 +309,14 @@ ERROR_REASON_PURCHASES_NOT_CONFIGURED: ErrorReason.ValueType  # 32
 ERROR_REASON_PAYMENTS_AWAY: ErrorReason.ValueType  # 33
 """The payment provider does not answer, or not as it should. Repeat the call
 with the same idempotency key. Status: UNAVAILABLE, with RetryInfo.
+"""
+ERROR_REASON_STALE_LEASE: ErrorReason.ValueType  # 34
+"""The lease is not the render's, or has ended: another worker may have the
+render by now. Stop, and ask for other work. Status: FAILED_PRECONDITION.
+Metadata: render_id, epoch.
+"""
+ERROR_REASON_RENDER_FAILED: ErrorReason.ValueType  # 35
+"""Three workers tried and failed. An outcome of a render, not of a call.
+Nothing was charged.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -382,6 +382,8 @@ class ReserveRequest(_message.Message):
     TTL_SECONDS_FIELD_NUMBER: _builtins.int
     SPEND_SCOPES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    RENDER_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """The account; empty is the caller's own."""
     idempotency_key: _builtins.str
@@ -392,6 +394,14 @@ class ReserveRequest(_message.Message):
     """How long the reservation lasts unless it is extended, in seconds, from 1
     to 86,400. 0 is the default of 900.
     """
+    render_id: _builtins.str
+    """The render that a `worker` works on, whose account pays: required of a
+    worker, not allowed to others; account_id is then empty or that account.
+    While the lease lives the worker may extend and commit what it holds; what
+    is still held when the lease ends is released.
+    """
+    epoch: _builtins.int
+    """The epoch of the worker's lease."""
     @_builtins.property
     def line(self) -> Global___PricedLine:
         """A priced line. Its price version is pinned: later changes of the price
@@ -418,10 +428,12 @@ class ReserveRequest(_message.Message):
         ttl_seconds: _builtins.int = ...,
         spend_scopes: _abc.Iterable[_reservation_pb2.SpendScope] | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        render_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount_micros", b"amount_micros", "hold", b"hold", "line", b"line"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount_micros", b"amount_micros", "hold", b"hold", "idempotency_key", b"idempotency_key", "labels", b"labels", "line", b"line", "spend_scopes", b"spend_scopes", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount_micros", b"amount_micros", "epoch", b"epoch", "hold", b"hold", "idempotency_key", b"idempotency_key", "labels", b"labels", "line", b"line", "render_id", b"render_id", "spend_scopes", b"spend_scopes", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_hold: _TypeAlias = _typing.Literal["amount_micros", "line"]  # noqa: Y015
     _WhichOneofArgType_hold: _TypeAlias = _typing.Literal["hold", b"hold"]  # noqa: Y015

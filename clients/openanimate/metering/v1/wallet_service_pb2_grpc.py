@@ -161,8 +161,9 @@ class WalletServiceServicer:
 
         Fails with INSUFFICIENT_CREDITS when the wallet cannot cover the amount,
         SPEND_LIMIT_EXCEEDED when a spend scope's limit would be passed,
-        LIMIT_EXCEEDED when one of the account or of the key would, ACCOUNT_FROZEN while the account may not start work, UNKNOWN_MODEL when
-        unlisted models are refused.
+        LIMIT_EXCEEDED when one of the account or of the key would, ACCOUNT_FROZEN
+        while the account may not start work, UNKNOWN_MODEL when unlisted models are
+        refused, STALE_LEASE when a worker names a render that it has no lease of.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -69,8 +69,9 @@ class WalletServiceStub:
 
     Fails with INSUFFICIENT_CREDITS when the wallet cannot cover the amount,
     SPEND_LIMIT_EXCEEDED when a spend scope's limit would be passed,
-    LIMIT_EXCEEDED when one of the account or of the key would, ACCOUNT_FROZEN while the account may not start work, UNKNOWN_MODEL when
-    unlisted models are refused.
+    LIMIT_EXCEEDED when one of the account or of the key would, ACCOUNT_FROZEN
+    while the account may not start work, UNKNOWN_MODEL when unlisted models are
+    refused, STALE_LEASE when a worker names a render that it has no lease of.
     """
     Commit: _grpc.UnaryUnaryMultiCallable[_wallet_service_pb2.CommitRequest, _wallet_service_pb2.CommitResponse]
     """Commit charges part or all of what a reservation holds.
@@ -210,8 +211,9 @@ class WalletServiceAsyncStub(WalletServiceStub):
 
     Fails with INSUFFICIENT_CREDITS when the wallet cannot cover the amount,
     SPEND_LIMIT_EXCEEDED when a spend scope's limit would be passed,
-    LIMIT_EXCEEDED when one of the account or of the key would, ACCOUNT_FROZEN while the account may not start work, UNKNOWN_MODEL when
-    unlisted models are refused.
+    LIMIT_EXCEEDED when one of the account or of the key would, ACCOUNT_FROZEN
+    while the account may not start work, UNKNOWN_MODEL when unlisted models are
+    refused, STALE_LEASE when a worker names a render that it has no lease of.
     """
     Commit: _aio.UnaryUnaryMultiCallable[_wallet_service_pb2.CommitRequest, _wallet_service_pb2.CommitResponse]  # type: ignore[assignment]
     """Commit charges part or all of what a reservation holds.
@@ -366,8 +368,9 @@ class WalletServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with INSUFFICIENT_CREDITS when the wallet cannot cover the amount,
         SPEND_LIMIT_EXCEEDED when a spend scope's limit would be passed,
-        LIMIT_EXCEEDED when one of the account or of the key would, ACCOUNT_FROZEN while the account may not start work, UNKNOWN_MODEL when
-        unlisted models are refused.
+        LIMIT_EXCEEDED when one of the account or of the key would, ACCOUNT_FROZEN
+        while the account may not start work, UNKNOWN_MODEL when unlisted models are
+        refused, STALE_LEASE when a worker names a render that it has no lease of.
         """
 
     @_abc_1.abstractmethod

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,10 +18,21 @@ from oanim.cli import home
 from oanim.cli.failures import Failure, explained
 from oanim.cli.session import Session
 from oanim.cli.showing import say
+from oanim.errors import (
+    AccountFrozen,
+    InsufficientCredits,
+    LimitExceeded,
+    OanimError,
+    SpendLimitExceeded,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+# The service answers these again, to the same key, for 30 days.
+REMEMBERED = (AccountFrozen, InsufficientCredits, SpendLimitExceeded, LimitExceeded)
+_CHOOSE_ANOTHER = "Then choose a new --key: this one gets the same refusal for 30 days."
 # As long as the service remembers a refusal; an effect outlives it, its uploads do not.
 _KEPT_S = 30 * 24 * 3600
 
@@ -61,6 +72,31 @@ def remember(attempt: Attempt) -> None:
     for other in path.parent.glob("*.json"):
         if other.stat().st_mtime < time.time() - _KEPT_S:
             other.unlink(missing_ok=True)
+
+
+@contextmanager
+def ended(attempt: Attempt, *, is_new: bool, key_is_given: bool) -> Iterator[None]:
+    """Drop an attempt that has ended, unless somebody may repeat it, or its answer is one that stays."""
+    try:
+        yield
+    except OanimError as error:
+        is_known = key_is_given and (not is_new or isinstance(error, REMEMBERED))
+        if not error.outcome_unknown and not is_known:
+            forget(attempt)
+        raise
+    if not key_is_given:
+        forget(attempt)
+
+
+@contextmanager
+def refused_again(*, key_is_given: bool) -> Iterator[None]:
+    """Say of a refusal that a key of the caller's own gets again what that means."""
+    try:
+        yield
+    except REMEMBERED as error:
+        if key_is_given:
+            error.add_note(_CHOOSE_ANOTHER)
+        raise
 
 
 def forget(attempt: Attempt) -> None:
