@@ -14,13 +14,16 @@ from itertools import islice
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from sqlalchemy import insert
+
 from benchmarks.databases import at_rest, opened
 from benchmarks.told import obey
 from oanim.keys import new_key
-from oanim_server.accounts.opening import Opening
-from oanim_server.accounts.rows import AccountRow
+from oanim_server.accounts.keys import Key
+from oanim_server.accounts.rows import AccountRow, KeyRow
 from oanim_server.accounts.values import Role
 from oanim_server.database.engine import Statements
+from oanim_server.database.tables import accounts, api_keys
 from oanim_server.ledger.group import Group
 from oanim_server.ledger.ids import account_text, new_account_id
 from oanim_server.ledger.operations import Commit, OpenWallet, Reserve
@@ -105,22 +108,19 @@ class Filler:
 
     def open(self, role: Role, count: int = 1, *, grant_micros: int = MAX_AMOUNT_MICROS) -> list[Account]:
         """New accounts of a role, each with a key and a wallet with credits in it."""
-        openings = [_opening(role) for _ in range(count)]
+        made = [(new_account_id(), Key()) for _ in range(count)]
+        with self._connection.begin():
+            self._connection.execute(insert(accounts), [_account(number, role) for number, _ in made])
+            self._connection.execute(insert(api_keys), [_first_key(*one) for one in made])
         self.commit(
             [
                 OpenWallet(
-                    wallet_id=opening.account.account_id,
-                    caller=SERVER,
-                    idempotency_key=self._keys(),
-                    grant_micros=grant_micros,
-                    companion=opening,
+                    wallet_id=number, caller=SERVER, idempotency_key=self._keys(), grant_micros=grant_micros
                 )
-                for opening in openings
+                for number, _ in made
             ]
         )
-        return [
-            Account(made.account_id, made.secret or "") for made in (opening.made for opening in openings)
-        ]
+        return [Account(number, key.token) for number, key in made]
 
     def reserve(self, wallet_id: int, line: Line | None = None, project: str = "") -> Reserve:
         """A Reserve of the wallet's own account."""
@@ -186,18 +186,24 @@ class Filler:
                 self._seqs[wallet_id] = seq
 
 
-def _opening(role: Role) -> Opening:
+def _account(account_id: int, role: Role) -> dict[str, Any]:
     row = AccountRow(
-        account_id=new_account_id(),
+        account_id=account_id,
         role=role.value,
         email=None,
         name="bench",
         created_at=0,
-        sign_up_key=new_key(),
+        sign_up_key=str(account_id),
         address="",
         free_credits_micros=0,
     )
-    return Opening(row, "bench", None)
+    return row._asdict()
+
+
+def _first_key(account_id: int, key: Key) -> dict[str, Any]:
+    row = KeyRow.of(key, account_id=account_id, number=1, name="bench", now=0, role=0)._asdict()
+    del row["role"]  # the account's
+    return row
 
 
 def _at(statements: Statements, time: int) -> Statements:
@@ -213,13 +219,13 @@ async def _meet(settings: dict[str, str]) -> Callable[..., Awaitable[dict[str, A
     async def carry_out(keys: str, wallets: int, reservations: int, great: int) -> dict[str, Any]:
         with opened(settings) as database:
             filler = Filler(database, keys)
-            accounts = filler.open(Role.USER, wallets)
-            filler.fill([account.wallet_id for account in accounts], reservations - great)
+            opened_accounts = filler.open(Role.USER, wallets)
+            filler.fill([account.wallet_id for account in opened_accounts], reservations - great)
             [great_one] = filler.open(Role.USER)
             filler.fill_days(great_one.wallet_id, great)
             filler.close()
             at_rest(database)
-        return {"accounts": accounts, "great": great_one}
+        return {"accounts": opened_accounts, "great": great_one}
 
     return carry_out
 

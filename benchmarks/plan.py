@@ -58,7 +58,7 @@ FULL = Plan(
 )
 QUICK = Plan(
     name="quick",
-    slot_seconds=0.25,
+    slot_seconds=0.2,
     warm_seconds=0.1,
     repetitions=2,
     wallets=1_000,
@@ -73,7 +73,7 @@ QUICK = Plan(
     grouped_operations=1_000,
     single_operations=100,
     reads=20,
-    starts=2,
+    starts=1,
     memory_operations=20_000,
     quiet_calls=40,
 )
