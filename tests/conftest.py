@@ -47,9 +47,9 @@ def browser() -> Path:
 
 
 @pytest.fixture(scope="session")
-def remotion(browser: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Installation:
-    """The Remotion of the pinned versions, installed once for all processes of the session."""
-    return videos.install_once(videos.shared_folder(tmp_path_factory, worker_id))
+def remotion(browser: Path) -> Installation:
+    """The Remotion of the pinned versions, installed once."""
+    return videos.install_once()
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,10 @@ from oanim_remotion.installation import Installation, installation
 if TYPE_CHECKING:
     from fractions import Fraction
 
-_PROJECT = Path(__file__).parent / "remotion" / "project"
+_ROOT = Path(__file__).parents[1]
+_PROJECT = _ROOT / "tests" / "remotion" / "project"
+# Kept from one session to the next, until `make clean`: it is pinned, and a quarter of a gigabyte.
+_INSTALLED = _ROOT / "build" / "remotion"
 
 
 def shared_folder(factory: pytest.TempPathFactory, worker_id: str) -> Path:
@@ -56,9 +59,9 @@ def bundle_of_the_tests(installed: Installation, shared: Path) -> Path:
     return bundle
 
 
-def install_once(shared: Path) -> Installation:
-    """Install Remotion, once in a session."""
-    return installation(shared)
+def install_once() -> Installation:
+    """Install Remotion, once for all sessions."""
+    return installation(_INSTALLED)
 
 
 class Seen(NamedTuple):

@@ -48,12 +48,12 @@ def scratch(cli: Cli) -> Iterator[Path]:
 
 
 @pytest.fixture
-def project(cli: Cli, remotion: Installation, tmp_path: Path) -> Path:
+def project(cli: Cli, remotion: Installation) -> Iterator[Path]:
     """A new project, whose packages are found in a folder above it."""
-    cli.folder = remotion.folder / "projects" / tmp_path.name
-    cli.folder.mkdir(parents=True)
-    assert cli.run("init", "--no-install").exit_code == 0
-    return cli.folder
+    with tempfile.TemporaryDirectory(prefix="project-", dir=remotion.folder) as folder:
+        cli.folder = Path(folder)
+        assert cli.run("init", "--no-install").exit_code == 0
+        yield cli.folder
 
 
 def test_a_video_is_made_as_it_was_asked_for_and_nobody_is_spoken_to(

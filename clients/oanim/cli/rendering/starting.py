@@ -160,8 +160,8 @@ def _installed(folder: Path, manager: Manager | None, progress: Progress) -> str
     if manager.name == "yarn":
         # Remotion looks for its packages in a folder, which newer ones of yarn make only when told to.
         (folder / ".yarnrc.yml").write_text("nodeLinker: node-modules\n", encoding="utf-8")
-    progress.now(f"installing the packages with {manager.name}")
     try:
+        progress.now(f"installing the packages with {manager.name}")
         run(
             [manager.name, *manager.install],
             folder=folder,
