@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import LargeBinary, Text, text
 
+from oanim_server.database.columns import Asked
 from oanim_server.database.engine import Database, driver_of
 from oanim_server.database.tables import metadata
 from oanim_server.ledger.values import State
@@ -111,10 +112,13 @@ def asked(statements: Statements, many: int) -> dict[str, Callable[[Any], object
     numbers = [10 * n + 3 for n in range(many)]
     keys = [(f"key-{n}", n, 1, 2) for n in numbers]
     link = bytes(32)
+
+    def lock_and_load(driver: Any) -> object:
+        statements.lock_wallets(driver, numbers)
+        return statements.load(driver, Asked(numbers, keys, keys, 0, [(n, n) for n in numbers]))
+
     return {
-        "lock_wallets": lambda d: statements.lock_wallets(d, numbers),
-        "known_keys": lambda d: statements.known_keys(d, keys),
-        "known_refusals": lambda d: statements.known_refusals(d, keys, 0),
+        "lock and load": lock_and_load,
         "load_reservations": lambda d: statements.load_reservations(d, [(n, n) for n in numbers]),
         "open_lots": lambda d: statements.open_lots(d, numbers),
         "due_reservations": lambda d: statements.due_reservations(d, HOT, 100, 1_001),

@@ -117,6 +117,19 @@ def test_the_order_of_one_wallet_is_the_order_of_arrival(ledger: Driven) -> None
     assert numbers == list(range(2, 702))
 
 
+def test_a_loop_that_hangs_does_not_keep_the_next_group_waiting(ledger: Driven) -> None:
+    wallet_id = ledger.open_wallet(1_000)
+
+    async def hang_after_a_group() -> None:
+        await together(ledger.ledger, [ledger.reserve(wallet_id, 1) for _ in range(10)])
+        thread = threading.Thread(target=ledger.hold, args=(wallet_id, 1))
+        thread.start()
+        thread.join(10)  # the loop's own thread: nothing else runs on it
+        assert not thread.is_alive()
+
+    asyncio.run(hang_after_a_group())
+
+
 # The queue ------------------------------------------------------------------------------------------
 
 

@@ -33,6 +33,11 @@ def standing(house: House, render: Render) -> tuple[State, int]:
     return found.state, found.attempts
 
 
+def brief(render: Render) -> Render:
+    """A render as a page has it."""
+    return render._replace(spec=render.spec._replace(props_json=""))
+
+
 # The queue ------------------------------------------------------------------------------------------
 
 
@@ -57,7 +62,7 @@ def test_a_page_says_where_each_of_its_renders_waits(house: House) -> None:
         house.clock.forward(1)
     page = house.do(house.renders.page(one, before=None, limit=10))
     assert [render.queue_position for render in page] == [3, 2, 0]
-    assert [house.get(render) for render in page] == page
+    assert [brief(house.get(render)) for render in page] == page
     assert house.do(house.renders.page(one, before=page[0].number, limit=1)) == [page[1]]
 
 

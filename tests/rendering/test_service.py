@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -17,13 +20,12 @@ from openanimate.metering.v1 import render_service_pb2 as pb
 from openanimate.metering.v1.reservation_pb2 import SpendScope
 from tests.generation.house import until
 from tests.remotion.archives import bundle_of
-from tests.rendering.asking import BUNDLE, QUOTE, VIDEO, Farm, Owner, farm, owner, submission
+from tests.rendering.asking import BUNDLE, QUOTE, VIDEO, Farm, Owner, bundle, farm, owner, submission
 from tests.rpc.asking import assert_roles, invalid, not_found, refused_stream, without_seq
 from tests.server import SECONDS, Refused, new_key, running, spawned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.server import RunningServer
 
@@ -104,10 +106,14 @@ def test_a_render_from_its_bundle_to_its_video(user: Owner, worker: Farm) -> Non
         hashlib.sha256(VIDEO).digest(),
         VIDEO,
     )
+    assert (user.get(render_id), dict(done.render.labels)) == (done.render, {"project": "film"})
+    assert done.render.spec.props_json == '{"seed": 7}'
+    # Up to 64 KB, which a page of a thousand does without.
+    brief = pb.Render.FromString(done.render.SerializeToString())
+    brief.spec.ClearField("props_json")
     last = user.watched(render_id)[-1]
-    assert (last.render, last.wallet.balance_micros) == (done.render, FREE - QUOTE)
-    assert dict(done.render.labels) == {"project": "film"}
-    assert list(user(user.render.ListRenders, pb.ListRendersRequest()).renders) == [done.render]
+    assert (last.render, last.wallet.balance_micros) == (brief, FREE - QUOTE)
+    assert list(user(user.render.ListRenders, pb.ListRendersRequest()).renders) == [brief]
     again = user.submit(asked, b"")
     assert (again.replayed, again.wallet, again.render.render_id) == (True, first.wallet, render_id)
     repeated = worker.complete(lease, 100, b"", video_bytes=1, video_sha256=bytes(32))
@@ -555,6 +561,32 @@ def test_a_stop_sends_waiting_workers_and_watchers_away_and_the_next_start_goes_
         worker.complete(lease, 100)
         assert user.watched(render_id)[-1].render.state == pb.RENDER_STATE_SUCCEEDED
         assert user.money() == (FREE - QUOTE, 0)
+
+
+def most_memory_mb(process_id: int) -> int:
+    """The most that a process has had in memory."""
+    status = Path(f"/proc/{process_id}/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) // 1_024
+
+
+def test_neither_a_bundle_nor_a_video_is_ever_held_whole_in_memory(tmp_path: Path) -> None:
+    large = bundle(os.urandom(150_000_000))
+    with spawned({"OANIM_DATA": str(tmp_path / "data")}, tmp_path / "log") as server:
+        user, worker = owner(server), farm(server)
+        # Whatever it takes to work at all.
+        user.submitted()
+        lease = worker.lease()
+        worker.bundle(lease)
+        worker.complete(lease, 100)
+        before = most_memory_mb(server.process.pid)
+        render_id = user.submitted("", large)
+        lease = worker.lease()
+        assert worker.bundle(lease) == large
+        worker.complete(lease, 100, large)
+        assert user.downloaded(render_id)[3] == large
+        assert most_memory_mb(server.process.pid) - before < 40
 
 
 def test_a_caller_that_hangs_up_in_its_upload_leaves_nothing(

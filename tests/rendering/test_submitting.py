@@ -147,7 +147,8 @@ def test_the_same_key_with_anything_else_in_its_first_message_is_refused(
     same: dict[str, Any] = {"props_json": '{"a": 1}', "labels": {"project": "a"}}
     first = house.submit(asked(account, "k", **same))
     assert isinstance(refused_unread(house, asked(account, "k", **{**same, **other})), IdempotencyKeyReused)
-    assert house.do(house.renders.page(account, before=None, limit=10)) == [first.render]
+    page = house.do(house.renders.page(account, before=None, limit=10))
+    assert [render.key for render in page] == [first.render.key]
 
 
 @pytest.mark.parametrize("props", ["[]", "1", "{", '{"a": 1, "a": 2}', '{"a": NaN}', "[" * 60_000])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
 
 from oanim_server.database import tables
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Table
 
 
@@ -18,6 +22,67 @@ WALLET_COLUMNS = _names(tables.wallets)
 LOT_COLUMNS = _names(tables.lots)
 RESERVATION_COLUMNS = _names(tables.reservations)
 TRANSACTION_COLUMNS = _names(tables.transactions)
+
+
+# What names an attempt: the key, the wallet, the caller, the method.
+Identity = tuple[str, int, int, int]
+_BINARY = {"fingerprint", "link", "seal"}
+
+
+class Asked(NamedTuple):
+    """What a group needs of what is stored, besides what few operations ask for.
+
+    `starting` are the attempts whose refusals are remembered, since when `refused_since` says. Reservations
+    are (wallet, number).
+    """
+
+    wallet_ids: Sequence[int]
+    identities: Sequence[Identity]
+    starting: Sequence[Identity]
+    refused_since: int
+    reservations: Sequence[tuple[int, int]]
+
+
+class Loaded(NamedTuple):
+    """What was found, as rows in the order of the columns: `lots` are those of the wallets, the open ones."""
+
+    wallets: Sequence[Sequence[Any]]
+    known: Sequence[Sequence[Any]]
+    refusals: Sequence[Sequence[Any]]
+    reservations: Sequence[Sequence[Any]]
+    lots: Sequence[Sequence[Any]]
+
+
+def loaded(found: Sequence[str]) -> Loaded:
+    """Read what the one statement that loads a group answers: a JSON text for each kind of rows.
+
+    JSON has no bytes: those columns come as hex.
+    """
+    wallets, known, refusals, reservations, lots = map(orjson.loads, found)
+    for rows, places in ((wallets, _WALLET_BYTES), (known, _TRANSACTION_BYTES), (refusals, _REFUSAL_BYTES)):
+        for row in rows:
+            for place in places:
+                if row[place] is not None:
+                    row[place] = bytes.fromhex(row[place])
+    return Loaded(wallets, known, refusals, reservations, lots)
+
+
+def _bytes_among(columns: Sequence[str]) -> tuple[int, ...]:
+    return tuple(place for place, column in enumerate(columns) if column in _BINARY)
+
+
+REFUSAL_COLUMNS = ("idem_key", "wallet_id", "caller", "method", "fingerprint", "reason", "facts")
+_WALLET_BYTES = _bytes_among(WALLET_COLUMNS)
+_TRANSACTION_BYTES = _bytes_among(TRANSACTION_COLUMNS)
+_REFUSAL_BYTES = _bytes_among(REFUSAL_COLUMNS)
+
+
+def in_json(alias: str, columns: Sequence[str], hexed: str) -> str:
+    """The columns of one table as JSON takes them; `hexed` writes bytes as hex."""
+    named = [f"{alias}.{column}" for column in columns]
+    return ", ".join(
+        hexed.format(name) if column in _BINARY else name for name, column in zip(named, columns, strict=True)
+    )
 
 
 def listed(columns: tuple[str, ...]) -> str:

@@ -30,9 +30,12 @@ from oanim_server.database import postgresql, sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from sqlalchemy import RootTransaction
+
+    from oanim_server.database.columns import Loaded
 
 T = TypeVar("T")
 
@@ -72,14 +75,20 @@ class CommitUnknownError(Exception):
     """COMMIT was sent and not answered, or answered by a server whose standby did not."""
 
 
+class Changed(Protocol):
+    """What a write changed; told after `Statements.together` at the earliest."""
+
+    @property
+    def rowcount(self) -> int: ...
+
+
 class Statements(Protocol):
     """The hot statements; `sqlite.py` and `postgresql.py` have them under the same names."""
 
     clock: Callable[..., int]
     snapshot_clock: Callable[..., int]
-    lock_wallets: Callable[..., Any]
-    known_keys: Callable[..., Any]
-    known_refusals: Callable[..., Any]
+    lock_wallets: Callable[..., None]
+    load: Callable[..., Loaded]
     load_reservations: Callable[..., Any]
     open_lots: Callable[..., Any]
     due_reservations: Callable[..., Any]
@@ -87,16 +96,17 @@ class Statements(Protocol):
     load_counters: Callable[..., Any]
     fetch_row: Callable[..., Any]
     fetch_capture: Callable[..., Any]
-    insert_wallets: Callable[..., int]
-    update_wallets: Callable[..., int]
-    insert_lots: Callable[..., int]
-    update_lots: Callable[..., int]
-    insert_reservations: Callable[..., int]
-    update_reservations: Callable[..., int]
-    insert_transactions: Callable[..., int]
-    insert_refusals: Callable[..., int]
-    upsert_counters: Callable[..., int]
-    add_usage: Callable[..., int]
+    together: Callable[..., AbstractContextManager[object]]
+    insert_wallets: Callable[..., Changed]
+    update_wallets: Callable[..., Changed]
+    insert_lots: Callable[..., Changed]
+    update_lots: Callable[..., Changed]
+    insert_reservations: Callable[..., Changed]
+    update_reservations: Callable[..., Changed]
+    insert_transactions: Callable[..., Changed]
+    insert_refusals: Callable[..., Changed]
+    upsert_counters: Callable[..., Changed]
+    add_usage: Callable[..., Changed]
 
 
 class Database:

@@ -13,17 +13,27 @@ from typing import TYPE_CHECKING, Any
 from oanim_server.database import tables
 from oanim_server.database.columns import (
     LOT_COLUMNS,
+    REFUSAL_COLUMNS,
     RESERVATION_COLUMNS,
     TRANSACTION_COLUMNS,
     WALLET_COLUMNS,
+    Asked,
+    Loaded,
+    in_json,
     listed,
+    loaded,
     prefixed,
 )
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import psycopg
 
+    from oanim_server.database.engine import Changed
+
 Rows = Sequence[Any]
+_HEX = "encode({}, 'hex')"
 
 
 def clock(driver: psycopg.Connection[Any]) -> int:
@@ -44,41 +54,57 @@ def snapshot_clock(driver: psycopg.Connection[Any]) -> int:
 _SNAPSHOT_CLOCK = "SELECT (extract(epoch FROM transaction_timestamp()) * 1000000)::bigint"
 
 
-def lock_wallets(driver: psycopg.Connection[Any], wallet_ids: Sequence[int]) -> Rows:
-    return driver.execute(_LOCK_WALLETS, (_ints(wallet_ids),)).fetchall()
+def lock_wallets(driver: psycopg.Connection[Any], wallet_ids: Sequence[int]) -> None:
+    """Lock what is to be read and changed: from here to the commit nobody else changes these wallets."""
+    driver.execute(_LOCK_WALLETS, (_ints(wallet_ids),))
 
 
 # Ascending, so that two replicas never wait for each other in a circle.
-_LOCK_WALLETS = f"""
-SELECT {listed(WALLET_COLUMNS)} FROM wallets WHERE wallet_id = ANY(%s::bigint[]) ORDER BY wallet_id FOR UPDATE
+_LOCK_WALLETS = """
+SELECT wallet_id FROM wallets WHERE wallet_id = ANY(%s::bigint[]) ORDER BY wallet_id FOR UPDATE
 """
 
 
-def known_keys(driver: psycopg.Connection[Any], identities: Sequence[tuple[str, int, int, int]]) -> Rows:
-    return driver.execute(_KNOWN_KEYS, _identities(identities)).fetchall()
+def load(driver: psycopg.Connection[Any], asked: Asked) -> Loaded:
+    """What a group needs, in one round trip."""
+    wallet_ids = _ints(asked.wallet_ids)
+    numbers = tuple(map(_ints, zip(*asked.reservations, strict=True))) or ("{}", "{}")
+    values = (
+        wallet_ids,
+        *_identities(asked.identities),
+        *_identities(asked.starting),
+        asked.refused_since,
+        *numbers,
+        wallet_ids,
+    )
+    found = driver.execute(_LOAD, values).fetchone()
+    return loaded(found or ())
 
 
-_KNOWN_KEYS = f"""
-SELECT {prefixed("t", TRANSACTION_COLUMNS)}
-FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::integer[])
-  AS asked (idem_key, wallet_id, caller, method)
-JOIN transactions AS t USING (idem_key, wallet_id, caller, method)
-WHERE t.idem_key IS NOT NULL
-"""
-
-
-def known_refusals(
-    driver: psycopg.Connection[Any], identities: Sequence[tuple[str, int, int, int]], since: int
-) -> Rows:
-    return driver.execute(_KNOWN_REFUSALS, (*_identities(identities), since)).fetchall()
-
-
-_KNOWN_REFUSALS = """
-SELECT r.idem_key, r.wallet_id, r.caller, r.method, r.fingerprint, r.reason, r.facts
-FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::integer[])
-  AS asked (idem_key, wallet_id, caller, method)
-JOIN refusals AS r USING (idem_key, wallet_id, caller, method)
-WHERE r.at > %s
+_LOAD = f"""
+SELECT (
+  SELECT coalesce(json_agg(json_build_array({in_json("w", WALLET_COLUMNS, _HEX)})), '[]')::text
+  FROM wallets AS w WHERE w.wallet_id = ANY(%s::bigint[])
+), (
+  SELECT coalesce(json_agg(json_build_array({in_json("t", TRANSACTION_COLUMNS, _HEX)})), '[]')::text
+  FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::integer[])
+    AS asked (idem_key, wallet_id, caller, method)
+  JOIN transactions AS t USING (idem_key, wallet_id, caller, method)
+  WHERE t.idem_key IS NOT NULL
+), (
+  SELECT coalesce(json_agg(json_build_array({in_json("r", REFUSAL_COLUMNS, _HEX)})), '[]')::text
+  FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::integer[])
+    AS asked (idem_key, wallet_id, caller, method)
+  JOIN refusals AS r USING (idem_key, wallet_id, caller, method)
+  WHERE r.at > %s
+), (
+  SELECT coalesce(json_agg(json_build_array({prefixed("r", RESERVATION_COLUMNS)})), '[]')::text
+  FROM unnest(%s::bigint[], %s::bigint[]) AS asked (wallet_id, number)
+  JOIN reservations AS r USING (wallet_id, number)
+), (
+  SELECT coalesce(json_agg(json_build_array({prefixed("l", LOT_COLUMNS)})), '[]')::text
+  FROM lots AS l WHERE l.wallet_id = ANY(%s::bigint[]) AND l.remaining_micros > 0
+)
 """
 
 
@@ -152,11 +178,16 @@ WHERE wallet_id = %s AND reservation = %s AND captures = %s AND kind = 4 AND (ca
 """
 
 
-def insert_wallets(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> int:
+def together(driver: psycopg.Connection[Any]) -> AbstractContextManager[object]:
+    """What is written inside is sent at once and answered at once: one round trip for all of it."""
+    return driver.pipeline()
+
+
+def insert_wallets(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
     return _insert(driver, _INSERT_WALLETS, rows, _WALLET_KINDS)
 
 
-def update_wallets(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> int:
+def update_wallets(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
     """Rows: balance, held, debt, seq, at, link, frozen, next_due_at, lots_made, limits, wallet_id,
     former seq.
     """
@@ -174,11 +205,11 @@ WHERE w.wallet_id = n.wallet_id AND w.seq = n.former
 """
 
 
-def insert_lots(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> int:
+def insert_lots(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
     return _insert(driver, _INSERT_LOTS, rows, _LOT_KINDS)
 
 
-def update_lots(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> int:
+def update_lots(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
     """Rows: remaining, held, lapsed, wallet_id, lot."""
     return _insert(driver, _UPDATE_LOTS, rows, "iiiii")
 
@@ -191,11 +222,11 @@ WHERE l.wallet_id = n.wallet_id AND l.lot = n.lot
 """
 
 
-def insert_reservations(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> int:
+def insert_reservations(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
     return _insert(driver, _INSERT_RESERVATIONS, rows, _RESERVATION_KINDS)
 
 
-def update_reservations(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> int:
+def update_reservations(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
     """Rows: state, reserved, captured, uncollected, captures, captured_quantity, parts, expires_at,
     ended_at, last_seq, wallet_id, number, former last_seq.
     """
@@ -214,11 +245,11 @@ WHERE r.wallet_id = n.wallet_id AND r.number = n.number AND r.last_seq = n.forme
 """
 
 
-def insert_transactions(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> int:
+def insert_transactions(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
     return _insert(driver, _INSERT_TRANSACTIONS, rows, _TRANSACTION_KINDS)
 
 
-def insert_refusals(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> int:
+def insert_refusals(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
     """Rows: wallet_id, caller, method, idem_key, fingerprint, reason, facts, at.
 
     One that had run out is replaced.
@@ -236,7 +267,7 @@ DO UPDATE SET fingerprint = excluded.fingerprint, reason = excluded.reason, fact
 """
 
 
-def upsert_counters(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> int:
+def upsert_counters(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
     """Rows: wallet_id, subject, window, charged, held."""
     return _insert(driver, _UPSERT_COUNTERS, rows, "ittii")
 
@@ -249,7 +280,7 @@ DO UPDATE SET charged_micros = excluded.charged_micros, held_micros = excluded.h
 """
 
 
-def add_usage(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> int:
+def add_usage(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
     """Rows: wallet_id, day, model, category, api_key_id, project, charges, charged; they are added."""
     return _insert(driver, _ADD_USAGE, rows, "iittttii")
 
@@ -312,11 +343,13 @@ _LITERALS: dict[str, Callable[[Iterable[Any]], str]] = {"i": _ints, "t": _texts,
 
 
 def _identities(identities: Sequence[tuple[str, int, int, int]]) -> tuple[str, str, str, str]:
-    keys, wallets, callers, methods = zip(*identities, strict=True)
+    keys, wallets, callers, methods = zip(*identities, strict=True) if identities else ((), (), (), ())
     return _texts(keys), _ints(wallets), _ints(callers), _ints(methods)
 
 
-def _insert(driver: psycopg.Connection[Any], statement: str, rows: list[tuple[Any, ...]], kinds: str) -> int:
+def _insert(
+    driver: psycopg.Connection[Any], statement: str, rows: list[tuple[Any, ...]], kinds: str
+) -> Changed:
     columns = zip(*rows, strict=True)
     literals = tuple(_LITERALS[kind](column) for kind, column in zip(kinds, columns, strict=True))
-    return driver.execute(statement, literals).rowcount
+    return driver.execute(statement, literals)

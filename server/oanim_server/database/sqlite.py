@@ -9,24 +9,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
 from oanim_server.database.columns import (
     LOT_COLUMNS,
+    REFUSAL_COLUMNS,
     RESERVATION_COLUMNS,
     TRANSACTION_COLUMNS,
     WALLET_COLUMNS,
+    Asked,
+    Loaded,
+    in_json,
     listed,
+    loaded,
     prefixed,
 )
 
 if TYPE_CHECKING:
     import sqlite3
+    from contextlib import AbstractContextManager
 
 Rows = Sequence[Any]
+_HEX = "hex({})"
 
 
 def clock(driver: sqlite3.Connection) -> int:  # noqa: ARG001 - one signature for both databases
@@ -38,47 +46,46 @@ def clock(driver: sqlite3.Connection) -> int:  # noqa: ARG001 - one signature fo
 snapshot_clock = clock
 
 
-def lock_wallets(driver: sqlite3.Connection, wallet_ids: Sequence[int]) -> Rows:
-    found = _gathered(driver, _LOCK_WALLETS, wallet_ids)
-    for row in found:
-        row[_LINK] = bytes.fromhex(row[_LINK])
-    return found
+def lock_wallets(driver: sqlite3.Connection, wallet_ids: Sequence[int]) -> None:
+    """Nothing: BEGIN IMMEDIATE is the lock of the one writer."""
 
 
-_LINK = WALLET_COLUMNS.index("link")
+def load(driver: sqlite3.Connection, asked: Asked) -> Loaded:
+    """What a group needs, in one step: each one lets go of the interpreter and waits for it again."""
+    values = (
+        _json(asked.wallet_ids),
+        _json(asked.identities),
+        _json(asked.starting),
+        asked.refused_since,
+        _json(asked.reservations),
+    )
+    return loaded(driver.execute(_LOAD, values).fetchone())
 
 
-_HEXED = tuple("hex(link)" if column == "link" else column for column in WALLET_COLUMNS)
-_LOCK_WALLETS = f"""
-SELECT json_group_array(json_array({listed(_HEXED)}))
-FROM wallets WHERE wallet_id IN (SELECT value FROM json_each(?))
-"""
-
-
-def known_keys(driver: sqlite3.Connection, identities: Sequence[tuple[str, int, int, int]]) -> Rows:
-    return driver.execute(_KNOWN_KEYS, (_json(identities),)).fetchall()
-
-
-# A join through json_each: for `(a, b) IN (VALUES ...)` SQLite would scan the whole index.
-_KNOWN_KEYS = f"""
-SELECT {prefixed("t", TRANSACTION_COLUMNS)}
-FROM json_each(?) AS asked CROSS JOIN transactions AS t
-WHERE t.idem_key = asked.value ->> 0 AND t.wallet_id = asked.value ->> 1
-  AND t.caller = asked.value ->> 2 AND t.method = asked.value ->> 3
-"""
-
-
-def known_refusals(
-    driver: sqlite3.Connection, identities: Sequence[tuple[str, int, int, int]], since: int
-) -> Rows:
-    return driver.execute(_KNOWN_REFUSALS, (_json(identities), since)).fetchall()
-
-
-_KNOWN_REFUSALS = """
-SELECT r.idem_key, r.wallet_id, r.caller, r.method, r.fingerprint, r.reason, r.facts
-FROM json_each(?) AS asked CROSS JOIN refusals AS r
-WHERE r.idem_key = asked.value ->> 0 AND r.wallet_id = asked.value ->> 1
-  AND r.caller = asked.value ->> 2 AND r.method = asked.value ->> 3 AND r.at > ?
+# Joins through json_each: for `(a, b) IN (VALUES ...)` SQLite would scan the whole index.
+_LOAD = f"""
+SELECT (
+  SELECT json_group_array(json_array({in_json("w", WALLET_COLUMNS, _HEX)}))
+  FROM json_each(?1) AS asked CROSS JOIN wallets AS w WHERE w.wallet_id = asked.value
+), (
+  SELECT json_group_array(json_array({in_json("t", TRANSACTION_COLUMNS, _HEX)}))
+  FROM json_each(?2) AS asked CROSS JOIN transactions AS t
+  WHERE t.idem_key = asked.value ->> 0 AND t.wallet_id = asked.value ->> 1
+    AND t.caller = asked.value ->> 2 AND t.method = asked.value ->> 3
+), (
+  SELECT json_group_array(json_array({in_json("r", REFUSAL_COLUMNS, _HEX)}))
+  FROM json_each(?3) AS asked CROSS JOIN refusals AS r
+  WHERE r.idem_key = asked.value ->> 0 AND r.wallet_id = asked.value ->> 1
+    AND r.caller = asked.value ->> 2 AND r.method = asked.value ->> 3 AND r.at > ?4
+), (
+  SELECT json_group_array(json_array({prefixed("r", RESERVATION_COLUMNS)}))
+  FROM json_each(?5) AS asked CROSS JOIN reservations AS r
+  WHERE r.wallet_id = asked.value ->> 0 AND r.number = asked.value ->> 1
+), (
+  SELECT json_group_array(json_array({prefixed("l", LOT_COLUMNS)}))
+  FROM json_each(?1) AS asked CROSS JOIN lots AS l
+  WHERE l.wallet_id = asked.value AND l.remaining_micros > 0
+)
 """
 
 
@@ -150,42 +157,53 @@ WHERE wallet_id = ? AND reservation = ? AND captures = ? AND kind = 4 AND (captu
 """
 
 
-def insert_wallets(driver: sqlite3.Connection, rows: Rows) -> int:
+def together(driver: sqlite3.Connection) -> AbstractContextManager[object]:  # noqa: ARG001 - as on PostgreSQL
+    """Nothing: a statement is not a round trip here."""
+    return nullcontext()
+
+
+class Changed(NamedTuple):
+    """How many rows a write changed."""
+
+    rowcount: int
+
+
+def insert_wallets(driver: sqlite3.Connection, rows: Rows) -> Changed:
     return _INSERT_WALLETS.run(driver, rows)
 
 
-def update_wallets(driver: sqlite3.Connection, rows: Rows) -> int:
+def update_wallets(driver: sqlite3.Connection, rows: Rows) -> Changed:
     """Rows: balance, held, debt, seq, at, link, frozen, next_due_at, lots_made, limits, wallet_id,
     former seq.
     """
     return _UPDATE_WALLETS.run(driver, rows)
 
 
-def insert_lots(driver: sqlite3.Connection, rows: Rows) -> int:
+def insert_lots(driver: sqlite3.Connection, rows: Rows) -> Changed:
     return _INSERT_LOTS.run(driver, rows)
 
 
-def update_lots(driver: sqlite3.Connection, rows: Rows) -> int:
+def update_lots(driver: sqlite3.Connection, rows: Rows) -> Changed:
     """Rows: remaining, held, lapsed, wallet_id, lot."""
     return _UPDATE_LOTS.run(driver, rows)
 
 
-def insert_reservations(driver: sqlite3.Connection, rows: Rows) -> int:
+def insert_reservations(driver: sqlite3.Connection, rows: Rows) -> Changed:
     return _INSERT_RESERVATIONS.run(driver, rows)
 
 
-def update_reservations(driver: sqlite3.Connection, rows: Rows) -> int:
+def update_reservations(driver: sqlite3.Connection, rows: Rows) -> Changed:
     """Rows: state, reserved, captured, uncollected, captures, captured_quantity, parts, expires_at,
     ended_at, last_seq, wallet_id, number, former last_seq.
     """
     return _UPDATE_RESERVATIONS.run(driver, rows)
 
 
-def insert_transactions(driver: sqlite3.Connection, rows: Rows) -> int:
+def insert_transactions(driver: sqlite3.Connection, rows: Rows) -> Changed:
     return _INSERT_TRANSACTIONS.run(driver, rows)
 
 
-def insert_refusals(driver: sqlite3.Connection, rows: Rows) -> int:
+def insert_refusals(driver: sqlite3.Connection, rows: Rows) -> Changed:
     """Rows: wallet_id, caller, method, idem_key, fingerprint, reason, facts, at.
 
     One that had run out is replaced.
@@ -193,12 +211,12 @@ def insert_refusals(driver: sqlite3.Connection, rows: Rows) -> int:
     return _INSERT_REFUSALS.run(driver, rows)
 
 
-def upsert_counters(driver: sqlite3.Connection, rows: Rows) -> int:
+def upsert_counters(driver: sqlite3.Connection, rows: Rows) -> Changed:
     """Rows: wallet_id, subject, window, charged, held."""
     return _UPSERT_COUNTERS.run(driver, rows)
 
 
-def add_usage(driver: sqlite3.Connection, rows: Rows) -> int:
+def add_usage(driver: sqlite3.Connection, rows: Rows) -> Changed:
     """Rows: wallet_id, day, model, category, api_key_id, project, charges, charged; they are added."""
     return _ADD_USAGE.run(driver, rows)
 
@@ -220,7 +238,7 @@ class _Bulk:
         row = f"({', '.join('?' * columns)})"
         self._pieces = [(length, f"{before} {', '.join([row] * length)} {after}") for length in self.LENGTHS]
 
-    def run(self, driver: sqlite3.Connection, rows: Rows) -> int:
+    def run(self, driver: sqlite3.Connection, rows: Rows) -> Changed:
         """Run it for all rows; how many it changed."""
         start = changed = 0
         for length, statement in self._pieces:
@@ -228,7 +246,7 @@ class _Bulk:
                 values = list(chain.from_iterable(rows[start : start + length]))
                 changed += driver.execute(statement, values).rowcount
                 start += length
-        return changed
+        return Changed(changed)
 
 
 def _insert(table: str, columns: Sequence[str], after: str = "") -> _Bulk:

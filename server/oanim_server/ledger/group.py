@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from oanim_server.database.columns import Asked
 from oanim_server.database.engine import driver_of
 from oanim_server.ledger import journal, rows
 from oanim_server.ledger.cold import Cold
@@ -23,7 +24,7 @@ from oanim_server.ledger.working import Attempt, Identity, WorkingSet
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from oanim_server.database.engine import Statements
+    from oanim_server.database.engine import Changed, Statements
 
 # A write that moves no money: rows of a capability, at its turn, in the group's database transaction.
 Change = Callable[["Connection", int], Any]
@@ -49,6 +50,7 @@ class Group:
         self._answered: dict[Identity, tuple[bytes, Outcome | Refusal]] = {}
         self._refused: dict[Identity, tuple[bytes, Refusal]] = {}
         self._incomplete: set[int] = set()
+        self._expected: list[tuple[Changed, int]] = []
         self._cold = Cold(connection, statements)
         self.working = WorkingSet(0, self._cold)
         self.answers: list[Any] = []
@@ -63,16 +65,14 @@ class Group:
 
     def _load(self) -> None:
         working = self.working
-        self._lock_wallets()
+        wallet_ids = sorted({o.wallet_id for o in self._operations if not o.opens_wallet})
+        if wallet_ids:
+            # The lock of I3 and I7: from here to the commit nobody else changes these wallets.
+            self._statements.lock_wallets(self._driver, wallet_ids)
         working.now = self._statements.clock(self._driver)
         if not self._operations:
             return
-        self._load_keys()
-        self._load_reservations()
-        if working.wallets:
-            for found in self._statements.open_lots(self._driver, list(working.wallets)):
-                wallet_id, lot = rows.lot_of(found)
-                working.wallets[wallet_id].lots[lot.number] = lot
+        self._load_rows(wallet_ids)
         expiring = self._load_due()
         self._load_counters()
         for due in expiring:
@@ -80,38 +80,41 @@ class Group:
             if not due.complete:
                 self._incomplete.add(due.wallet.wallet_id)
 
-    def _lock_wallets(self) -> None:
-        """The lock of I3 and I7: from here to the commit nobody else changes these wallets."""
-        wallet_ids = sorted({o.wallet_id for o in self._operations if not o.opens_wallet})
-        if wallet_ids:
-            for row in self._statements.lock_wallets(self._driver, wallet_ids):
-                wallet = rows.wallet_of(row)
-                self.working.wallets[wallet.wallet_id] = wallet
+    def _load_rows(self, wallet_ids: list[int]) -> None:
+        working, operations = self.working, self._operations
+        found = self._statements.load(
+            self._driver,
+            Asked(
+                wallet_ids,
+                identities=list({o.identity for o in operations}),
+                starting=[o.identity for o in operations if o.starts_work],
+                refused_since=working.now - REFUSAL_MEMORY,
+                reservations=list(
+                    {(o.wallet_id, o.number) for o in self._operations if o.number is not None}
+                ),
+            ),
+        )
+        for row in found.wallets:
+            wallet = rows.wallet_of(row)
+            working.wallets[wallet.wallet_id] = wallet
+        for row in found.lots:
+            wallet_id, lot = rows.lot_of(row)
+            working.wallets[wallet_id].lots[lot.number] = lot
+        for row in found.known:
+            known = journal.Row(*row)
+            working.known[known.idem_key or "", known.wallet_id, known.caller, known.method] = known
+        for key, wallet_id, caller, method, fingerprint, reason, facts in found.refusals:
+            self._answered[key, wallet_id, caller, method] = (fingerprint, revive(reason, facts))
+        self._keep_reservations(found.reservations)
+        replayed = {(row.wallet_id, row.reservation) for row in working.known.values() if row.reservation}
+        missing = list(replayed - working.reservations.keys())
+        if missing:
+            self._keep_reservations(self._statements.load_reservations(self._driver, missing))
 
-    def _load_keys(self) -> None:
-        identities = list({operation.identity for operation in self._operations})
-        for found in self._statements.known_keys(self._driver, identities):
-            row = journal.Row(*found)
-            self.working.known[row.idem_key or "", row.wallet_id, row.caller, row.method] = row
-        starting = [operation.identity for operation in self._operations if operation.starts_work]
-        if starting:
-            self._load_refusals(starting)
-
-    def _load_reservations(self) -> None:
-        working = self.working
-        numbers = {(o.wallet_id, o.number) for o in self._operations if o.number is not None}
-        numbers.update((row.wallet_id, row.reservation) for row in working.known.values() if row.reservation)
-        if numbers:
-            for found in self._statements.load_reservations(self._driver, list(numbers)):
-                reservation = rows.reservation_of(found)
-                working.reservations[reservation.wallet_id, reservation.number] = reservation
-
-    def _load_refusals(self, identities: list[Identity]) -> None:
-        since = self.working.now - REFUSAL_MEMORY
-        for found in self._statements.known_refusals(self._driver, identities, since):
-            key, wallet_id, caller, method, fingerprint, reason, facts = found
-            refusal = revive(reason, facts)
-            self._answered[key, wallet_id, caller, method] = (bytes(fingerprint), refusal)
+    def _keep_reservations(self, found: Sequence[Sequence[Any]]) -> None:
+        for row in found:
+            reservation = rows.reservation_of(row)
+            self.working.reservations[reservation.wallet_id, reservation.number] = reservation
 
     def _load_due(self) -> list[Due]:
         """What is due on each wallet, `PORTION` reservations in all: one with more leaves room for others."""
@@ -207,64 +210,77 @@ class Group:
     # Write ----------------------------------------------------------------------------------------
 
     def _write(self) -> None:
-        """Write all that was decided, in bulk."""
-        driver, statements, working = self._driver, self._statements, self.working
-        self._write_wallets()
-        if working.rows:
-            statements.insert_transactions(driver, working.rows)
-        self._write_reservations()
-        self._write_lots()
+        """Write all that was decided, in bulk; then see that the guards let through what was decided."""
+        statements, working = self._statements, self.working
+        with statements.together(self._driver):
+            self._write_wallets()
+            if working.rows:
+                statements.insert_transactions(self._driver, working.rows)
+            self._write_reservations()
+            self._write_lots()
+            self._write_counters()
+            if self._refused:
+                statements.insert_refusals(self._driver, [self._remembered(i) for i in self._refused])
+        for changed, decided in self._expected:
+            if changed.rowcount != decided:
+                message = f"{changed.rowcount} rows changed where {decided} were decided"
+                raise GuardError(message)
         if working.changed_limits:
             self._cold.write_limits(working.changed_limits, working.ended_limits)
-        if working.changed_counters:
-            counters = [
-                (*key, working.counters[key].charged_micros, working.counters[key].held_micros)
-                for key in working.changed_counters
-            ]
-            statements.upsert_counters(driver, counters)
-        if working.usage:
-            statements.add_usage(driver, [(*key, *total) for key, total in working.usage.items()])
         self._cold.write_credits(working.new_credits.values(), working.changed_credits.values())
         self._cold.write_notes(working.notes)
-        if self._refused:
-            statements.insert_refusals(driver, [self._remembered(i) for i in self._refused])
 
     def _write_wallets(self) -> None:
         working = self.working
         if working.new_wallets:
             opened = [rows.wallet_row(working.wallets[wallet_id]) for wallet_id in working.new_wallets]
-            self._expect(self._statements.insert_wallets(self._driver, opened), opened)
+            self._expect(self._statements.insert_wallets, opened)
         changed = [
             rows.wallet_update(working.wallets[wallet_id], former)
             for wallet_id, former in working.changed_wallets.items()
             if wallet_id not in working.new_wallets
         ]
         if changed:
-            self._expect(self._statements.update_wallets(self._driver, changed), changed)
+            self._expect(self._statements.update_wallets, changed)
 
     def _write_reservations(self) -> None:
         working = self.working
         if working.new_reservations:
             made = [rows.reservation_row(reservation) for reservation in working.new_reservations.values()]
-            self._expect(self._statements.insert_reservations(self._driver, made), made)
+            self._expect(self._statements.insert_reservations, made)
         if working.changed_reservations:
             changed = [
                 rows.reservation_update(working.reservations[key], former)
                 for key, former in working.changed_reservations.items()
             ]
-            self._expect(self._statements.update_reservations(self._driver, changed), changed)
+            self._expect(self._statements.update_reservations, changed)
 
     def _write_lots(self) -> None:
         working = self.working
         if working.new_lots:
             made = [rows.lot_row(wallet_id, lot) for (wallet_id, _), lot in working.new_lots.items()]
-            self._expect(self._statements.insert_lots(self._driver, made), made)
+            self._expect(self._statements.insert_lots, made)
         if working.changed_lots:
             changed = [
                 (lot.remaining_micros, lot.held_micros, lot.lapsed_micros, wallet_id, number)
                 for (wallet_id, number), lot in working.changed_lots.items()
             ]
-            self._expect(self._statements.update_lots(self._driver, changed), changed)
+            self._expect(self._statements.update_lots, changed)
+
+    def _write_counters(self) -> None:
+        working = self.working
+        if working.changed_counters:
+            counters = [
+                (*key, working.counters[key].charged_micros, working.counters[key].held_micros)
+                for key in working.changed_counters
+            ]
+            self._statements.upsert_counters(self._driver, counters)
+        if working.usage:
+            totals = [(*key, *total) for key, total in working.usage.items()]
+            self._statements.add_usage(self._driver, totals)
+
+    def _expect(self, write: Callable[..., Changed], decided: list[tuple[Any, ...]]) -> None:
+        self._expected.append((write(self._driver, decided), len(decided)))
 
     def _remembered(self, identity: Identity) -> tuple[Any, ...]:
         key, wallet_id, caller, method = identity
@@ -272,12 +288,6 @@ class Group:
         facts = {**refusal.facts(), "wallet_seq": refusal.wallet_seq}
         name = type(refusal).__name__
         return (wallet_id, caller, method, key, fingerprint, name, journal.compact(facts), self.working.now)
-
-    @staticmethod
-    def _expect(changed: int, decided: Sequence[Any]) -> None:
-        if changed != len(decided):
-            message = f"{changed} rows changed where {len(decided)} were decided"
-            raise GuardError(message)
 
 
 def revive(reason: str, facts: str) -> Refusal:

@@ -45,7 +45,7 @@ class Method(IntEnum):
     FREEZE = 11
     SET_LIMIT = 12
     DELETE_LIMIT = 13
-    SUBMIT_RENDER = 15
+    SUBMIT_RENDER = 16
 
 
 class Kind(IntEnum):

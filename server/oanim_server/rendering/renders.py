@@ -100,25 +100,25 @@ class Renders:
         key = (asked.account_id, number_of(outcome))
         return Submitted(await self.get(key), outcome.wallet, outcome.replayed)
 
-    async def get(self, key: Key) -> Render:
-        """One render now; NotFound."""
-        found = await self._database.read(partial(rows.render, key=key))
+    async def get(self, key: Key, *, props: bool = True) -> Render:
+        """One render now, with or without its props; NotFound."""
+        found = await self._database.read(partial(rows.render, key=key, props=props))
         if found is None:
             raise NotFound(what="render")
         return found
 
     async def page(self, wallet_id: int, *, before: int | None, limit: int) -> list[Render]:
-        """Renders below a number, newest first."""
+        """Renders below a number, newest first, without their props."""
         query = partial(rows.page, wallet_id=wallet_id, before=before, limit=limit)
         return await self._database.read(query)
 
     async def watch(self, key: Key) -> AsyncGenerator[Render]:
-        """A render now and after every change, to its end; NotFound."""
+        """A render now and after every change, to its end, without its props; NotFound."""
         with self._hub.watching(_watched(key)) as changed:
             shown: Render | None = None
             while True:
                 changed.clear()
-                render = await self.get(key)
+                render = await self.get(key, props=False)
                 if render != shown:
                     shown = render
                     yield render
@@ -145,8 +145,9 @@ class Renders:
         if not render.video.object_id:
             raise ContentGone
         first = Piece(render.spec.codec.content_type, render.video.size_bytes, render.video.sha256, b"")
-        async for piece in self._pieces(render.video.object_id, first):
-            yield piece
+        async with aclosing(self._pieces(render.video.object_id, first)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     # Workers --------------------------------------------------------------------------------------
 
@@ -157,8 +158,9 @@ class Renders:
     async def read_bundle(self, claim: Claim) -> AsyncGenerator[Piece]:
         """The bundle of a leased render, piece by piece. Raises StaleLease, NotFound."""
         bundle_id, size_bytes = await self._leases.bundle_of(claim)
-        async for piece in self._pieces(bundle_id, Piece("", size_bytes, b"", b"")):
-            yield piece
+        async with aclosing(self._pieces(bundle_id, Piece("", size_bytes, b"", b""))) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def heartbeat(self, claim: Claim, frames: int) -> Beat:
         """Keep a lease, and the count of its frames. Raises StaleLease, NotFound, InvalidField."""

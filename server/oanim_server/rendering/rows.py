@@ -28,7 +28,7 @@ from oanim_server.rendering.values import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, Row
+    from sqlalchemy import ColumnElement, Connection, Row, Select
 
     from oanim_server.rendering.values import End, Submission, Times
 
@@ -42,27 +42,18 @@ _HAS_VIDEO = R.video_id != literal_column("''")
 # As they are taken.
 ORDER = (R.created_at, R.wallet_id, R.number)
 _SPEC = (R.composition, R.width, R.height, R.fps, R.frames, R.codec, R.props_json)
-_SHOWN = (
-    select(
-        renders,
-        reservations.c.reserved_micros,
-        reservations.c.captured_micros,
-        reservations.c.labels,
-        transactions.c.balance_micros,
-        transactions.c.held_micros,
-        transactions.c.debt_micros,
-        transactions.c.seq,
-        transactions.c.frozen,
-    )
-    .select_from(renders)
-    .join(
-        reservations,
-        and_(reservations.c.wallet_id == R.wallet_id, reservations.c.number == R.number),
-    )
-    .join(
-        transactions,
-        and_(transactions.c.wallet_id == R.wallet_id, transactions.c.seq == reservations.c.last_seq),
-    )
+# Not the props, unless they are asked for: up to 64 KB in every row of a page, and at every look.
+_NO_PROPS: ColumnElement[str] = literal_column("''").label("props_json")
+_COLUMNS = (
+    *(column for column in renders.columns if column.name != "props_json"),
+    reservations.c.reserved_micros,
+    reservations.c.captured_micros,
+    reservations.c.labels,
+    transactions.c.balance_micros,
+    transactions.c.held_micros,
+    transactions.c.debt_micros,
+    transactions.c.seq,
+    transactions.c.frozen,
 )
 _STANDING = select(
     *_SPEC,
@@ -86,9 +77,9 @@ _STANDING = select(
 # Reading --------------------------------------------------------------------------------------------
 
 
-def render(connection: Connection, key: Key) -> Render | None:
-    """One render as it stands."""
-    row = connection.execute(_SHOWN.where(of(key))).one_or_none()
+def render(connection: Connection, key: Key, *, props: bool = True) -> Render | None:
+    """One render as it stands, with or without its props."""
+    row = connection.execute(_shown(props=props).where(of(key))).one_or_none()
     if row is None:
         return None
     found = _render_of(row)
@@ -98,8 +89,8 @@ def render(connection: Connection, key: Key) -> Render | None:
 
 
 def page(connection: Connection, wallet_id: int, before: int | None, limit: int) -> list[Render]:
-    """A wallet's renders below a number, newest first."""
-    query = _SHOWN.where(R.wallet_id == wallet_id).order_by(R.number.desc()).limit(limit)
+    """A wallet's renders below a number, newest first, without their props."""
+    query = _shown(props=False).where(R.wallet_id == wallet_id).order_by(R.number.desc()).limit(limit)
     if before is not None:
         query = query.where(R.number < before)
     found = [_render_of(row) for row in connection.execute(query)]
@@ -107,6 +98,21 @@ def page(connection: Connection, wallet_id: int, before: int | None, limit: int)
         return found
     places = _places(connection, wallet_id)
     return [one._replace(queue_position=places.get(one.number, 0)) for one in found]
+
+
+def _shown(*, props: bool) -> Select[Any]:
+    return (
+        select(*_COLUMNS, R.props_json if props else _NO_PROPS)
+        .select_from(renders)
+        .join(
+            reservations,
+            and_(reservations.c.wallet_id == R.wallet_id, reservations.c.number == R.number),
+        )
+        .join(
+            transactions,
+            and_(transactions.c.wallet_id == R.wallet_id, transactions.c.seq == reservations.c.last_seq),
+        )
+    )
 
 
 def _position(connection: Connection, row: Row[Any]) -> int:

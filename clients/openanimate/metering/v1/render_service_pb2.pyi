@@ -128,7 +128,7 @@ class RenderSpec(_message.Message):
     """How the video is encoded."""
     props_json: _builtins.str
     """The composition's input: a JSON object of at most 64 KB, passed on as
-    written. Empty is {}.
+    written. Empty is {}. Left out by WatchRender and ListRenders.
     """
     def __init__(
         self,
