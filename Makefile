@@ -62,8 +62,8 @@ requirements: ## pin anew what pyproject.toml asks for (UPGRADE=1: newest versio
 	"$$UV" pip compile --quiet --universal --generate-hashes --all-extras $(if $(UPGRADE),--upgrade) \
 		--custom-compile-command 'make requirements' --output-file requirements.txt pyproject.toml
 
-bench: $(STAMP) ## measure Reserve and Commit against the server's own echo
-	@$(BIN)/python -m benchmarks $(ARGS)
+bench: $(STAMP) ## measure every figure of docs/performance.md (QUICK=1: in a minute; CHECK=1: fail on a miss)
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--plan quick) $(if $(CHECK),--check) $(ARGS)
 
 torture: $(STAMP) ## the long tests: kill -9, races, faults
 	@$(BIN)/pytest -m torture --timeout 1800 $(ARGS)

@@ -1,116 +1,189 @@
-"""The load generator, a process of its own: closed loops of Reserve and Commit, or of echoes.
+"""The load generator, a process of its own: closed loops of unary calls, and calls at a given pace.
 
-It is told what to do by one line of JSON on standard input and answers with one line of JSON; several
-lines may follow each other, so that repetitions can be interleaved without starting it anew.
+A closed loop has so many calls in flight and makes the next when one is answered; what is paced is sent at
+its time whether or not the ones before were answered, and its latency counts from that time, so that a
+server that stalls is not asked less. Requests are made before the clock starts. A call that is refused for
+overload or for a rate is made again when the refusal says.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import random
-import sys
 import time
-from typing import Any, TypeAlias
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import grpc
 import uvloop
+from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
+from grpc_status import rpc_status
 
-from openanimate.metering.v1 import wallet_service_pb2 as wallet
+from benchmarks.told import obey
+from oanim.keys import new_key
+from openanimate.metering.v1.wallet_service_pb2 import CommitRequest, ReserveRequest, ReserveResponse
 
-Call: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]"
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Call: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]"
 
 ECHO = "/oanim.bench.Echo/Echo"
-RESERVE = "/openanimate.metering.v1.WalletService/Reserve"
-COMMIT = "/openanimate.metering.v1.WalletService/Commit"
-CHANNELS = 4
+WALLET = "/openanimate.metering.v1.WalletService"
+HELD_MICROS, CHARGED_MICROS = 2, 1
+# Requests that are made beforehand, for each second of a slot; beyond them they are made as they are sent.
+READY_A_SECOND = 10_000
+DEADLINE_SECONDS = 60.0
 
 
-def _key() -> str:
-    """As the SDK's: 48 bits of time first, so that an index by key appends."""
-    return f"{time.time_ns() // 1_000_000:012x}-{random.getrandbits(80):020x}"
+class Taken(NamedTuple):
+    """What became of a slot's calls: seconds of those that were answered, and of those that were refused."""
 
+    answered: list[float]
+    refused: list[float]
+    failed: list[str]
 
-class Load:
-    """Calls from a number of loops at once, for a number of seconds."""
-
-    def __init__(self, port: int, token: str, accounts: list[str]) -> None:
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        self._channels = [
-            grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) for _ in range(CHANNELS)
-        ]
-        self._metadata = (("authorization", f"Bearer {token}"),)
-        self._accounts = accounts
-        self._drawn = accounts
-        self._seconds: list[float] = []
-        self._failed = 0
-
-    async def run(self, what: str, in_flight: int, seconds: float) -> dict[str, Any]:
-        """Answer calls a second, their latencies, and this process's CPU. `hot` is one wallet for all."""
-        self._seconds = []
-        self._failed = 0
-        cpu = time.process_time()
-        began = time.perf_counter()
-        self._drawn = self._accounts[:1] if what == "hot" else self._accounts
-        loop = self._echo if what == "echo" else self._meter
-        await asyncio.gather(*[loop(number, began + seconds) for number in range(in_flight)])
-        elapsed = time.perf_counter() - began
-        taken = sorted(self._seconds)
+    def told(self, elapsed: float, cpu: float, operations: int | None = None) -> dict[str, Any]:
+        """As the end that tells is answered; `operations` where calls carry many."""
+        count = len(self.answered) if operations is None else operations
         return {
-            "calls": len(taken),
-            "failed": self._failed,
-            "calls_per_second": len(taken) / elapsed,
-            "p50_ms": taken[len(taken) // 2] * 1e3,
-            "p99_ms": taken[len(taken) * 99 // 100] * 1e3,
-            "client_cpu_us": (time.process_time() - cpu) / max(len(taken), 1) * 1e6,
+            "operations": count,
+            "refused": len(self.refused),
+            "failed": len(self.failed),
+            "failures": sorted(set(self.failed)),
+            "a_second": count / elapsed,
+            "p50_ms": percentile(self.answered, 50) * 1e3,
+            "p99_ms": percentile(self.answered, 99) * 1e3,
+            "refused_p99_ms": percentile(self.refused, 99) * 1e3,
+            "client_cpu_seconds": cpu,
         }
 
-    async def _call(
-        self, call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes], request: bytes
-    ) -> bytes | None:
-        began = time.perf_counter()
-        try:
-            answer = await call(request, metadata=self._metadata, timeout=60)
-        except grpc.aio.AioRpcError as error:
-            self._failed += 1
-            print(error.code(), error.details(), file=sys.stderr)
-            return None
-        self._seconds.append(time.perf_counter() - began)
-        return answer
 
-    async def _echo(self, number: int, until: float) -> None:
-        echo: Call = self._channels[number % CHANNELS].unary_unary(ECHO)
-        request = self._reserve()
-        while time.perf_counter() < until:
-            await self._call(echo, request)
+def percentile(values: list[float], percent: int) -> float:
+    """The value that so many percent do not exceed; 0 of none."""
+    return sorted(values)[min(len(values) * percent // 100, len(values) - 1)] if values else 0.0
 
-    async def _meter(self, number: int, until: float) -> None:
-        channel = self._channels[number % CHANNELS]
-        reserve: Call = channel.unary_unary(RESERVE)
-        commit: Call = channel.unary_unary(COMMIT)
-        while time.perf_counter() < until:
-            held = await self._call(reserve, self._reserve())
-            if held is None:
-                continue
-            reservation = wallet.ReserveResponse.FromString(held).reservation.reservation_id
-            charge = wallet.CommitRequest(reservation_id=reservation, idempotency_key=_key(), amount_micros=1)
-            await self._call(commit, charge.SerializeToString())
+
+class Requests:
+    """Reserves of some accounts, and the rest of the Commits that will follow, in bytes."""
+
+    def __init__(self, accounts: list[str], count: int) -> None:
+        self._accounts = accounts
+        self._reserves = deque(self._reserve() for _ in range(count))
+        self._charges = deque(_charge() for _ in range(count))
+
+    def reserve(self) -> bytes:
+        """A ReserveRequest."""
+        return self._reserves.popleft() if self._reserves else self._reserve()
+
+    def commit(self, held: bytes) -> bytes:
+        """The CommitRequest of what a Reserve answered: two messages in a row are one of all fields."""
+        reservation_id = ReserveResponse.FromString(held).reservation.reservation_id
+        charge = self._charges.popleft() if self._charges else _charge()
+        return CommitRequest(reservation_id=reservation_id).SerializeToString() + charge
 
     def _reserve(self) -> bytes:
-        return wallet.ReserveRequest(
-            account_id=random.choice(self._drawn), idempotency_key=_key(), amount_micros=2
+        account_id = random.choice(self._accounts)
+        return ReserveRequest(
+            account_id=account_id, idempotency_key=new_key(), amount_micros=HELD_MICROS
         ).SerializeToString()
 
 
-async def _serve() -> None:
-    loop = asyncio.get_running_loop()
-    told = json.loads(await loop.run_in_executor(None, sys.stdin.readline))
-    load = Load(told["port"], os.environ["OANIM_BENCH_TOKEN"], told["accounts"])
-    while line := await loop.run_in_executor(None, sys.stdin.readline):
-        order = json.loads(line)
-        print(json.dumps(await load.run(order["what"], order["in_flight"], order["seconds"])), flush=True)
+def _charge() -> bytes:
+    return CommitRequest(idempotency_key=new_key(), amount_micros=CHARGED_MICROS).SerializeToString()
+
+
+class Load:
+    """Connections to a server, and what is sent over them. One slot at a time."""
+
+    def __init__(self, address: str, token: str, accounts: list[str], connections: int) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        self._channels = [grpc.aio.insecure_channel(address, options=options) for _ in range(connections)]
+        self._metadata = (("authorization", f"Bearer {token}"),)
+        self._accounts = accounts
+        self._taken = Taken([], [], [])
+
+    async def obey(self, what: str, *, hot: bool = False, **how: Any) -> dict[str, Any]:
+        """Carry out an order: what to send, and how many at once or how often."""
+        accounts = self._accounts[:1] if hot else self._accounts
+        requests = Requests(accounts, int(how["seconds"] * READY_A_SECOND))
+        self._taken = Taken([], [], [])
+        cpu, began = time.process_time(), time.perf_counter()
+        ways: dict[str, Callable[..., Awaitable[None]]] = {
+            "echo": self._echoes,
+            "pairs": self._pairs,
+            "paced": self._paced,
+        }
+        await ways[what](requests, began=began, **how)
+        return self._taken.told(time.perf_counter() - began, time.process_time() - cpu)
+
+    async def _echoes(self, requests: Requests, *, began: float, seconds: float, in_flight: int) -> None:
+        async def loop(channel: grpc.aio.Channel) -> None:
+            echo: Call = channel.unary_unary(ECHO)
+            while time.perf_counter() < began + seconds:
+                await self._call(echo, requests.reserve())
+
+        await self._together(loop, in_flight)
+
+    async def _pairs(self, requests: Requests, *, began: float, seconds: float, in_flight: int) -> None:
+        """Reserve and Commit in turn."""
+
+        async def loop(channel: grpc.aio.Channel) -> None:
+            reserve: Call = channel.unary_unary(f"{WALLET}/Reserve")
+            commit: Call = channel.unary_unary(f"{WALLET}/Commit")
+            while time.perf_counter() < began + seconds:
+                held = await self._call(reserve, requests.reserve())
+                if held is not None:
+                    await self._call(commit, requests.commit(held))
+
+        await self._together(loop, in_flight)
+
+    async def _paced(self, requests: Requests, *, began: float, seconds: float, per_second: float) -> None:
+        """Reserves at their times."""
+        reserve: Call = self._channels[0].unary_unary(f"{WALLET}/Reserve")
+        sent = []
+        for number in range(int(seconds * per_second)):
+            due = began + number / per_second
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            sent.append(asyncio.create_task(self._call(reserve, requests.reserve(), due, again=False)))
+        await asyncio.gather(*sent)
+
+    async def _together(self, loop: Callable[[grpc.aio.Channel], Awaitable[None]], count: int) -> None:
+        await asyncio.gather(*[loop(self._channels[n % len(self._channels)]) for n in range(count)])
+
+    async def _call(
+        self, call: Call, request: bytes, due: float | None = None, *, again: bool = True
+    ) -> bytes | None:
+        """Make a call; None when it was refused or has failed."""
+        began = time.perf_counter() if due is None else due
+        try:
+            answer = await call(request, metadata=self._metadata, timeout=DEADLINE_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            took = time.perf_counter() - began
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                self._taken.failed.append(f"{error.code()}: {error.details()}")
+                return None
+            self._taken.refused.append(took)
+            if again:
+                await asyncio.sleep(_retry_seconds(error))
+            return None
+        self._taken.answered.append(time.perf_counter() - began)
+        return answer
+
+
+def _retry_seconds(error: grpc.aio.AioRpcError) -> float:
+    status = rpc_status.from_call(error)  # type: ignore[arg-type] # it has what is asked for
+    for detail in status.details if status is not None else ():
+        if detail.Is(RetryInfo.DESCRIPTOR):
+            return float(RetryInfo.FromString(detail.value).retry_delay.ToNanoseconds() / 1e9)
+    return 0.0
+
+
+async def _meet(
+    address: str, token: str, accounts: list[str], connections: int
+) -> Callable[..., Awaitable[dict[str, Any]]]:
+    return Load(address, token, accounts, connections).obey
 
 
 if __name__ == "__main__":
-    uvloop.run(_serve())
+    uvloop.run(obey(_meet))

@@ -1,85 +1,84 @@
-"""A server under test: a real `oanim-server serve` in a process of its own, on a folder that is removed."""
+"""A server under test: a real `oanim-server serve` in a process of its own, on a store that is filled."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
 
-PAGE_CACHE_BYTES = 256 << 20
-START_SECONDS = 30
+    from benchmarks.databases import Store
+
+STOP_SECONDS = 60
 OURS = ("OANIM_", "ANIMATE_")
 # Rates are raised: what is measured is the work, not the limits.
 UNLIMITED = {
     "OANIM_CALLS_PER_SECOND": "1000000",
     "OANIM_BURST": "1000000",
-    "OANIM_SERVICE_OPERATIONS_PER_SECOND": "1000000",
-    "OANIM_FREE_CREDITS_DAILY_CAP_USD": "1000000",
+    "OANIM_SERVICE_OPERATIONS_PER_SECOND": "10000000",
+    "OANIM_OPEN_STREAMS": "1000",
     "OANIM_QUEUE": "20000",
-    "OANIM_BENCH_ECHO": "1",
-    "OANIM_LOG_LEVEL": "warning",
 }
 
 
-class Server:
-    """Starts on entry and ends on exit; knows its port, its CPU and its memory."""
+def environment(**settings: str) -> dict[str, str]:
+    """This process's environment with none of our variables but these."""
+    foreign = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    return {**foreign, **settings}
 
-    def __init__(self, port: int, http_port: int, settings: Mapping[str, str]) -> None:
-        self.port = port
-        self.http_port = http_port
-        self.data = Path(tempfile.mkdtemp(prefix="oanim-bench-"))
-        self._environment = {
-            **{
-                name: value
-                for name, value in os.environ.items()
-                if not name.startswith(("OANIM_", "ANIMATE_"))
-            },
-            **UNLIMITED,
-            "OANIM_DATA": str(self.data),
-            "OANIM_PORT": str(port),
-            "OANIM_HTTP_PORT": str(http_port),
+
+class Server:
+    """Starts on entry and ends on exit; knows its ports, its CPU, its memory and its counts."""
+
+    def __init__(self, store: Store, settings: Mapping[str, str] = UNLIMITED) -> None:
+        self.store = store
+        self.settings = {
+            "OANIM_PORT": "0",
+            "OANIM_HTTP_PORT": "0",
+            "OANIM_LOG_LEVEL": "warning",
+            "OANIM_BENCH_ECHO": "1",
+            **store.settings,
             **settings,
         }
-        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "oanim_server", "serve"]
-        self._process = subprocess.Popen(command, env=self._environment, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + START_SECONDS
-        while not self._healthy():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("the server did not start")
-            time.sleep(0.05)
+        began = time.perf_counter()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "oanim_server", "serve", "--json"],
+            env=environment(**self.settings),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        if self._process.stdout is None or not (line := self._process.stdout.readline()):
+            raise RuntimeError("the server did not start")
+        self.start_seconds = time.perf_counter() - began
+        serving = json.loads(line)
+        self.port: int = serving["port"]
+        self._http_port: int = serving["http_port"]
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._process is not None:
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
             self._process.terminate()
-            self._process.wait(30)
-        shutil.rmtree(self.data)
+        self._process.wait(STOP_SECONDS)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
-    def command(self, *arguments: str) -> Any:
-        """Run a command of the server's on its machine; its JSON answer."""
-        done = subprocess.run(
-            [sys.executable, "-m", "oanim_server", *arguments, "--json"],
-            env=self._environment,
-            stdout=subprocess.PIPE,
-            check=True,
-        )
-        return json.loads(done.stdout)
+    def kill(self) -> None:
+        """End it at this very instruction."""
+        self._process.kill()
+        self._process.wait()
+
+    @property
+    def address(self) -> str:
+        """Where gRPC listens."""
+        return f"127.0.0.1:{self.port}"
 
     @property
     def cpu_seconds(self) -> float:
@@ -89,18 +88,19 @@ class Server:
 
     @property
     def memory_bytes(self) -> int:
-        """What it holds in memory besides SQLite's page cache, which holds pages of the database's file."""
+        """What it holds in memory besides pages of its database."""
         resident = int(self._proc("statm").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        return resident - min(PAGE_CACHE_BYTES, (self.data / "oanim.db").stat().st_size)
+        return resident - self.store.cache_bytes()
+
+    def count(self, metric: str) -> float:
+        """One of the numbers of its /metrics."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._http_port}/metrics", timeout=10) as answer:
+            for line in answer.read().decode().splitlines():
+                name, _, value = line.rpartition(" ")
+                if name == metric:
+                    return float(value)
+        raise RuntimeError(f"the server counts no {metric}")
 
     def _proc(self, name: str) -> str:
-        if self._process is None:
-            raise RuntimeError("the server is not running")
-        return Path(f"/proc/{self._process.pid}/{name}").read_text()
-
-    def _healthy(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/healthz", timeout=1) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
+        with open(f"/proc/{self._process.pid}/{name}", encoding="ascii") as file:  # noqa: PTH123
+            return file.read()

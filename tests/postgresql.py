@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -42,7 +43,7 @@ class Cluster:
         self._log = self.directory / "log"
         self._owner = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         self._numbers = itertools.count(1)
-        self._binaries = self._reachable_binaries()
+        self.binaries = self._reachable_binaries()
         self._run(
             "initdb", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync", f"--username={SUPERUSER}"
         )
@@ -77,6 +78,19 @@ class Cluster:
             return int((self._data / "postmaster.pid").read_text().split("\n", 1)[0])
         except FileNotFoundError:
             return None
+
+    @property
+    def cpu_seconds(self) -> float:
+        """What it has used of the CPU in all its processes, those that have ended too."""
+        processes = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                fields = stat.read_text().rsplit(") ", 1)[1].split()
+                processes[int(stat.parent.name)] = fields
+        own, pid = processes[self.pid or 0], str(self.pid)
+        used = sum(map(int, own[11:15]))  # its own, and that of its children that have ended
+        used += sum(sum(map(int, fields[11:13])) for fields in processes.values() if fields[1] == pid)
+        return used / os.sysconf("SC_CLK_TCK")
 
     def create_database(self, template: str | None = None) -> str:
         """Make a database, empty or a copy of the database at the url `template`; answer its url.
@@ -128,7 +142,7 @@ class Cluster:
         # Output goes to a file: the server inherits it, and a pipe would never end.
         with (self.directory / "output").open("w+b") as output:
             finished = subprocess.run(
-                [self._binaries / program, *arguments, f"--pgdata={self._data}"],
+                [self.binaries / program, *arguments, f"--pgdata={self._data}"],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

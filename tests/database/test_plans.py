@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from oanim_server.database.engine import Statements
 
-ROWS = 20_000
+ROWS = 100_000
 HOT = 1
 
 # What is not an empty word, a zero or a null in row n; every tenth row is the hot wallet's.
@@ -46,6 +46,9 @@ FILLED = {
         "idem_key": "'key-' || n",
         "caller": "1",
         "method": "2",
+        "kind": "CASE WHEN n % 20 = 0 THEN 4 ELSE 2 END",
+        "state": "CASE WHEN n % 40 = 0 THEN 1 ELSE 2 END",
+        "reservation": "n",
     },
     "refusals": {"wallet_id": WALLET, "idem_key": "'key-' || n", "caller": "1", "method": "2", "at": "n"},
     "spend_counters": {"wallet_id": WALLET, "subject": "'scope-' || n"},
@@ -75,7 +78,7 @@ def filling(dialect: str, name: str) -> str:
 
 @pytest.fixture
 def large(open_database: Callable[[], Database]) -> Iterator[Database]:
-    """A database with 20,000 rows in each table of the ledger: a tenth of them one hot wallet's."""
+    """A database with 100,000 rows in each table of the ledger: a tenth of them one hot wallet's."""
     database = open_database()
     with database.writing() as connection:
         for name in FILLED:
@@ -125,12 +128,13 @@ def asked(statements: Statements, many: int) -> dict[str, Callable[[Any], object
         "next_expiry": lambda d: statements.next_expiry(d, HOT, 100),
         "load_counters": lambda d: statements.load_counters(d, [(n, f"scope-{n}", "") for n in numbers]),
         "fetch_row": lambda d: statements.fetch_row(d, HOT, 100),
+        "fetch_capture": lambda d: statements.fetch_capture(d, HOT, 100, 2),
         "update_wallets": lambda d: statements.update_wallets(
             d, [(1, 0, 0, 2, 1, link, 0, None, 1, 0, n, 1) for n in numbers]
         ),
         "update_lots": lambda d: statements.update_lots(d, [(1, 0, 0, n, n) for n in numbers]),
         "update_reservations": lambda d: statements.update_reservations(
-            d, [(int(State.ACTIVE), 1, 0, 0, 0, 0, "[]", START, None, n, n, n, n) for n in numbers]
+            d, [(int(State.ACTIVE), 1, 0, 0, 0, 0, "[]", START, None, n, 0, n, n, n) for n in numbers]
         ),
     }
 

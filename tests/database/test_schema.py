@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ LEDGER = (
     "limits",
     "purchase_credits",
     "notes",
+    "usage_items",
 )
 # Rows of capabilities, which belong to a wallet too.
 OF_CAPABILITIES = (
@@ -76,8 +78,14 @@ QUERIES = {
 
 
 def _unordered(said: Any) -> Any:
-    """A CREATE TABLE without the order in which it lists its constraints."""
-    return sorted(line.strip(" ,\t") for line in said.splitlines()) if "CREATE TABLE" in str(said) else said
+    """A CREATE TABLE without the order in which it lists its constraints, and where it lists them.
+
+    A column that was added later has its check beside it.
+    """
+    if "CREATE TABLE" not in str(said):
+        return said
+    parts = re.split(r"\n|, (?=\w+ \w+ DEFAULT)| (?=CONSTRAINT)", said)
+    return sorted(part for part in (part.strip(" ,\t") for part in parts) if part)
 
 
 def schema(database: Database) -> list[Any]:

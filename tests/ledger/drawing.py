@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from oanim_server.ledger.corrections import Adjust, Freeze, Grant
 from oanim_server.ledger.limits import DeleteLimit, SetLimit
 from oanim_server.ledger.operations import Commit, Extend, Operation, Release, Reserve, SettleDue
+from oanim_server.ledger.usage import Report, Use
 from oanim_server.ledger.values import SERVER, Line, Method, Note, Scope, State
 from oanim_server.ledger.windows import Period
-from tests.ledger.driving import Credit
+from tests.ledger.driving import SERVICE, Credit
 from tests.ledger.model_values import DAY, SECOND, price
 from tests.ledger.selling import Disputed, Event, Paid, Purchase, Refunded, Shop
 
 if TYPE_CHECKING:
     from tests.ledger.model import Model
 
-SERVICE = 99
 LINES = (
     Line(1, "by-image", "image", "fal", "image", 7, 1, 1),
     Line(2, "by-second", "video", "fal", "second", 20, 3, 3),
@@ -51,10 +51,14 @@ def words(purchase: Purchase) -> list[Event]:
 
 
 class Drawing:
-    """Draws operations, and remembers them to draw some again."""
+    """Draws operations, and remembers them to draw some again.
 
-    def __init__(self, models: dict[int, Model], shop: Shop) -> None:
+    :param metering: most of them are a service's: priced holds, reports, their ends.
+    """
+
+    def __init__(self, models: dict[int, Model], shop: Shop, *, metering: bool) -> None:
         self.models = models
+        self._metering = metering
         self.past: list[Operation] = []
         self._shop = shop
 
@@ -73,10 +77,13 @@ class Drawing:
         model = self.models[wallet_id]
         kinds = [
             *(self._reserve, self._reserve, self._reserve, self._credit, self._settle),
-            *(self._hear, self._hear, self._hear, self._correct, self._limit),
+            *(self._hear, self._hear, self._hear, self._correct, self._limit, self._use),
         ]
+        if self._metering:
+            kinds = [self._reserve, self._reserve, self._use, self._use, self._limit, self._credit]
         if model.holds or data.draw(st.integers(0, 9), "none") == 0:
-            kinds += [self._commit, self._commit, self._commit, self._release, self._extend]
+            kinds += [self._commit, self._commit, self._commit, self._release, self._extend, self._report]
+            kinds += [self._report] * (3 if self._metering else 0)
         made = data.draw(st.sampled_from(kinds), "kind")
         return made(data, wallet_id, model.seen_at(now))
 
@@ -99,6 +106,10 @@ class Drawing:
                 changed = {"reservation": operation.reservation + 1}
             case Freeze():
                 changed = {"frozen": not operation.frozen}
+            case Report():
+                changed = {"quantity": operation.quantity + 1}
+            case Use():
+                changed = {"labels": {"project": "another"}}
             case SetLimit():
                 changed = {"limit_micros": operation.limit_micros + 1}
             case _:
@@ -106,7 +117,7 @@ class Drawing:
         return dataclasses.replace(operation, **changed)  # type: ignore[arg-type]
 
     def _reserve(self, data: st.DataObject, wallet_id: int, model: Model) -> Operation:
-        line = data.draw(st.sampled_from([None, None, *LINES]), "line")
+        line = data.draw(st.sampled_from([*([] if self._metering else [None, None]), *LINES]), "line")
         if line is not None:
             line = line._replace(quantity=data.draw(st.integers(1, 5), "quantity"))
             amount = price(line, line.quantity)
@@ -144,7 +155,9 @@ class Drawing:
         """A reservation, mostly one that is there and seldom ended, and a caller, mostly its opener."""
         numbers = sorted(model.holds)
         live = [n for n in numbers if model.holds[n].state in (State.ACTIVE, State.EXPIRED)]
-        number = data.draw(st.sampled_from([*numbers, *live, *live, model.seq + 5]), "reservation")
+        reported = [n for n in live if model.holds[n].reported] * 4
+        near = [*reported, *numbers, *live, *live, model.seq + 5]
+        number = data.draw(st.sampled_from(near), "reservation")
         opener = model.holds[number].opener if number in model.holds else wallet_id
         caller = data.draw(st.sampled_from([opener] * 7 + [wallet_id, SERVICE, SERVER]), "caller")
         return number, caller
@@ -160,6 +173,11 @@ class Drawing:
             amounts = st.one_of(amounts, st.sampled_from([made.amount for made in hold.captures]))
         quantities = st.integers(0, 6)
         captures = len(hold.captures) if hold else 0
+        keeping = [False] * (7 if hold and hold.reported else 1) + [True]
+        if hold and hold.reported:
+            by_quantity = data.draw(st.sampled_from([*[True] * 7, False]), "by quantity, mostly")
+            quantities = st.sampled_from([hold.reported + more for more in (1, 2, 4, 0, -1)])
+        caller, reserve_key = self._by_key(data, wallet_id, caller)
         near = [captures + 1] * 6 + [max(captures, 1), 1, captures + 2]
         return Commit(
             wallet_id=wallet_id,
@@ -168,14 +186,59 @@ class Drawing:
             reservation=number,
             amount_micros=None if by_quantity or odd else data.draw(amounts, "amount"),
             quantity=data.draw(quantities, "quantity") if by_quantity or odd else None,
-            keep_rest=data.draw(st.booleans(), "keep rest"),
+            keep_rest=data.draw(st.sampled_from(keeping), "keep rest"),
             capture=data.draw(st.sampled_from(near), "capture"),
+            reserve_key=reserve_key,
         )
 
     def _release(self, data: st.DataObject, wallet_id: int, model: Model) -> Operation:
         number, caller = self._target(data, wallet_id, model)
+        caller, reserve_key = self._by_key(data, wallet_id, caller)
         return Release(
-            wallet_id=wallet_id, caller=caller, idempotency_key=self._key(data), reservation=number
+            wallet_id=wallet_id,
+            caller=caller,
+            idempotency_key=self._key(data),
+            reservation=number,
+            reserve_key=reserve_key,
+        )
+
+    def _by_key(self, data: st.DataObject, wallet_id: int, caller: int) -> tuple[int, str]:
+        """Now and then a Reserve's caller and key in place of the number: maybe one of this very group."""
+        if data.draw(st.sampled_from([False, False, False, True]), "by key") is False:
+            return caller, ""
+        reserves = [
+            (past.caller, past.idempotency_key)
+            for past in self.past[-8:]
+            if isinstance(past, Reserve) and past.wallet_id == wallet_id
+        ]
+        return data.draw(st.sampled_from([*reserves[::-1], (caller, "no such key")]), "reserve")
+
+    def _report(self, data: st.DataObject, wallet_id: int, model: Model) -> Operation:
+        number, caller = self._target(data, wallet_id, model)
+        priced = {
+            n: hold.opener for n, hold in model.holds.items() if hold.line and hold.state is State.ACTIVE
+        }
+        if priced and data.draw(st.sampled_from([True, True, True, False]), "priced") is True:
+            number, caller = data.draw(st.sampled_from(sorted(priced.items())), "which")
+        return Report(
+            wallet_id=wallet_id,
+            caller=caller,
+            reservation=number,
+            quantity=data.draw(st.sampled_from([2, 1, 3, 5, 8, 0]), "quantity"),
+        )
+
+    def _use(self, data: st.DataObject, wallet_id: int, model: Model) -> Operation:
+        line = data.draw(st.sampled_from(LINES), "line")
+        line = line._replace(quantity=data.draw(st.integers(1, 5), "quantity"))
+        return Use(
+            wallet_id=wallet_id,
+            caller=SERVICE,
+            idempotency_key=self._key(data),
+            asked=(line.model, line.quantity),
+            api_key_id=data.draw(st.sampled_from(API_KEYS), "api key"),
+            amount_micros=price(line, line.quantity),
+            line=line,
+            labels={},
         )
 
     def _extend(self, data: st.DataObject, wallet_id: int, model: Model) -> Operation:

@@ -35,6 +35,7 @@ from oanim_server.ledger.operations import (
 )
 from oanim_server.ledger.reads import Reads
 from oanim_server.ledger.refusals import Refusal
+from oanim_server.ledger.usage import Report, Use
 from oanim_server.ledger.values import SERVER, Kind, Lot, Method, Note, Origin, Outcome
 from oanim_server.ledger.windows import Period
 
@@ -45,11 +46,20 @@ if TYPE_CHECKING:
 
     from oanim_server.database.engine import Database
     from oanim_server.ledger.operations import Companion
-    from oanim_server.ledger.reads import Grouping, Statement, UsageTotal
-    from oanim_server.ledger.values import LimitFacts, ReservationFacts, WalletFacts
+    from oanim_server.ledger.reads import (
+        ChargeRecord,
+        Grouping,
+        Statement,
+        UncollectedRecord,
+        UsageTotal,
+    )
+    from oanim_server.ledger.values import LimitFacts, Line, ReservationFacts, WalletFacts
     from oanim_server.ledger.working import Attempt, WorkingSet
 
 T = TypeVar("T")
+
+# The account of a service.
+SERVICE = 99
 
 # 2030-01-01: far from any real clock, so that a time which does not come from the test's clock is seen.
 START = 1_893_456_000_000_000
@@ -264,6 +274,23 @@ class Driven:
             **{"caller": wallet_id, **options},
         )
 
+    def report(self, wallet_id: int, number: int, quantity: int, **options: Any) -> Report:
+        return Report(
+            wallet_id=wallet_id, reservation=number, quantity=quantity, **{"caller": wallet_id, **options}
+        )
+
+    def use(self, wallet_id: int, line: Line, key: str | None = None, **options: Any) -> Use:
+        """An item of a service's, priced by its line."""
+        options = {"caller": SERVICE, "api_key_id": "s", "labels": {}, **options}
+        return Use(
+            wallet_id=wallet_id,
+            idempotency_key=key or self.key(),
+            asked=(line.model, line.quantity),
+            amount_micros=line.cost_micros(line.quantity),
+            line=line,
+            **options,
+        )
+
     def limit(
         self,
         wallet_id: int,
@@ -333,6 +360,17 @@ class Driven:
             lambda connection: self.reads.usage(
                 connection, wallet_id, first_day=0, last_day=10**6, group_by=group_by
             )
+        )
+
+    def charges(self, wallet_id: int, **asked: Any) -> list[ChargeRecord]:
+        """Charges one by one, newest first."""
+        asked = {"since": None, "before": None, "limit": 10_000, **asked}
+        return self.database.read_now(lambda connection: self.reads.charges(connection, wallet_id, **asked))
+
+    def uncollected(self, wallet_id: int | None) -> list[UncollectedRecord]:
+        """Work that nobody paid for, newest first."""
+        return self.database.read_now(
+            lambda connection: self.reads.uncollected(connection, wallet_id, offset=0, limit=10_000)
         )
 
     def rows(self, query: str, **values: object) -> list[tuple[Any, ...]]:

@@ -1,7 +1,7 @@
 """What the ledger must do, in the small: written from the guarantees, for one wallet, slow and plain.
 
-Holds are in `model_holds`; here is what comes in, what is taken back, and what is allowed. It shares no code
-with the ledger but the names of its values and refusals.
+Holds are in `model_holds`, what services report in `model_usage`; here is what comes in, what is taken back,
+and what is allowed. It shares no code with the ledger but the names of its values and refusals.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from oanim_server.ledger.corrections import Adjust, Freeze, Grant
 from oanim_server.ledger.limits import DeleteLimit, SetLimit
 from oanim_server.ledger.payments import Settle
+from oanim_server.ledger.usage import Use
 from oanim_server.ledger.values import State
 from tests.ledger.driving import Credit
-from tests.ledger.model_holds import Holds
+from tests.ledger.model_usage import Usage
 from tests.ledger.model_values import SECOND, Accepted, LimitUse, MLot, MPurchase, No, window
 from tests.ledger.selling import Disputed, Paid, Refunded, Word
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from oanim_server.ledger.windows import Period
 
 
-class Model(Holds):
+class Model(Usage):
     """One wallet."""
 
     def __init__(self) -> None:
@@ -47,6 +48,8 @@ class Model(Holds):
                 self._limit(operation, operation.limit_micros, now)
             case DeleteLimit():
                 self._limit(operation, None, now)
+            case Use():
+                return self._use(operation, now)
             case Settle():
                 assert isinstance(operation.payment, Word)
                 self._hear(operation.payment, now)
@@ -181,6 +184,9 @@ class Model(Holds):
                 if key in ("", hold.api_key_id) and start <= hold.created_at < end
             ]
             charged = sum(hold.captured for hold in counted)
+            charged += sum(
+                item.charged for item in self.items if key in ("", item.api_key_id) and start <= item.at < end
+            )
             held = sum(hold.reserved - hold.captured for hold in counted if hold.state is State.ACTIVE)
             uses.append(LimitUse(key, period, limit, charged, held, start, end))
         return uses

@@ -6,10 +6,20 @@ It shares no code with the ledger but the names of its values and refusals.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import TYPE_CHECKING
 
-from oanim_server.ledger.operations import Commit, Extend, Operation, Release, Reserve, SettleDue
-from oanim_server.ledger.values import State
+from oanim_server.ledger.operations import (
+    Commit,
+    Extend,
+    OnReservation,
+    Operation,
+    Release,
+    Reserve,
+    SettleDue,
+)
+from oanim_server.ledger.usage import Report
+from oanim_server.ledger.values import Method, State
 from tests.ledger.model_values import (
     DAY,
     REMEMBERED,
@@ -106,11 +116,7 @@ class Holds:
                 return
             instant, is_hold, number = min(due)
             if is_hold:
-                hold = self.holds[number]
-                self._give_back(hold.parts, instant)
-                hold.parts = []
-                hold.state = State.EXPIRED
-                hold.ended_at = instant
+                self._run_out(self.holds[number], State.EXPIRED, instant)
             else:
                 lot = self._lot(number)
                 self._lapse(lot, lot.free)
@@ -123,6 +129,9 @@ class Holds:
         self.settle(now)
         if isinstance(operation, SettleDue):
             return Accepted(self.facts(), None, 0, 0, 0, replayed=False)
+        if isinstance(operation, Report):
+            return self._report(operation)
+        operation = self._by_number(operation)
         key = (operation.idempotency_key, operation.caller, int(operation.method))
         request = request_of(operation)
         known = self._known(key, now)
@@ -165,6 +174,17 @@ class Holds:
                 return self._other(operation, now)
 
     def _other(self, operation: Operation, now: int) -> Accepted:
+        raise NotImplementedError
+
+    def _report(self, report: Report) -> Answer:
+        raise NotImplementedError
+
+    def _commit_reported(self, hold: MHold, commit: Commit, now: int, *, late: bool) -> Accepted:
+        """The Commit of a hold that has a counter."""
+        raise NotImplementedError
+
+    def _charge_reported(self, hold: MHold, at: int) -> tuple[int, int]:
+        """What a hold is charged that ends without a Commit, and what nobody is."""
         raise NotImplementedError
 
     def limits_blocking(self, key: str, at: int, amount: int) -> tuple[list[tuple[object, ...]], int]:
@@ -224,12 +244,14 @@ class Holds:
             raise self._ended(hold)
         if commit.capture > len(hold.captures) + 1:
             raise No("InvalidField", "capture")
+        if hold.reported:
+            return self._commit_reported(hold, commit, now, late=late)
         amount = self._price(hold, commit)
         left = hold.reserved - hold.captured
         if amount > left:
             raise No("ExceedsReservation", amount, 0 if late else left)
         if late:
-            charged = self._settle_late(hold, amount)
+            charged = self._settle_late(hold, amount, amount)
         else:
             charged = self._capture(hold, amount, now, keep_rest=commit.keep_rest)
         return self._charged(hold, commit, now, charged, amount - charged)
@@ -245,10 +267,11 @@ class Holds:
             raise No("AlreadyCommitted", hold.state.name, hold.reserved, hold.captured)
         return made.answer._replace(replayed=True)
 
-    def _settle_late(self, hold: MHold, amount: int) -> int:
+    def _settle_late(self, hold: MHold, amount: int, owed: int) -> int:
         hold.state = State.SETTLED_LATE
-        if amount > max(self.balance - self.held, 0):
-            hold.uncollected = amount
+        fits = amount <= max(self.balance - self.held, 0)
+        hold.uncollected += owed - amount if fits else owed
+        if not fits:
             return 0
         for number, micros in self._draw(amount):
             self._lot(number).remaining -= micros
@@ -264,17 +287,12 @@ class Holds:
         return amount
 
     def _charged(self, hold: MHold, commit: Commit, now: int, charged: int, uncollected: int) -> Accepted:
-        hold.captured += charged
+        self._pays(hold, charged, now)
         if commit.quantity is not None:
-            hold.quantity = commit.quantity
-        for subject, _ in hold.scopes:
-            self.spent[subject] += charged
-        if charged:
-            day = self.charges.setdefault(now // DAY, [0, 0])
-            day[0] += 1
-            day[1] += charged
+            hold.quantity = max(commit.quantity, hold.reported)
+            hold.reported = hold.quantity if hold.reported else 0
         self._row(now)
-        facts = hold.facts()._replace(captures=len(hold.captures) + 1)
+        facts = hold.answered()._replace(captures=len(hold.captures) + 1)
         answer = Accepted(self.facts(), facts, charged, uncollected, 0, replayed=False)
         hold.captures.append(
             Capture(charged + uncollected, hold.quantity, commit.quantity is not None, answer)
@@ -287,17 +305,43 @@ class Holds:
             raise self._ended(hold)
         if hold.state is not State.ACTIVE:
             return self._accepted(hold)
-        self._give_back(hold.parts, now)
-        hold.parts = []
-        hold.state = State.RELEASED
-        hold.ended_at = now
+        charged, uncollected = self._run_out(hold, State.RELEASED, now)
         self._row(now)
-        return self._accepted(hold, released=hold.reserved - hold.captured)
+        released = hold.reserved - hold.captured
+        return self._accepted(hold, released=released)._replace(charged=charged, uncollected=uncollected)
+
+    def _run_out(self, hold: MHold, state: State, at: int) -> tuple[int, int]:
+        charged = self._charge_reported(hold, at) if hold.reported else (0, 0)
+        self._give_back(hold.parts, at)
+        hold.parts = []
+        hold.state = state
+        hold.ended_at = at
+        return charged
 
     # Pieces
 
+    def _pays(self, hold: MHold, charged: int, at: int) -> None:
+        hold.captured += charged
+        for subject, _ in hold.scopes:
+            self.spent[subject] += charged
+        self._charge_day(charged, at)
+
+    def _charge_day(self, charged: int, at: int) -> None:
+        if charged:
+            day = self.charges.setdefault(at // DAY, [0, 0])
+            day[0] += 1
+            day[1] += charged
+
+    def _by_number(self, operation: Operation) -> Operation:
+        """An operation that names its Reserve, by the number of what that made; 0 is nothing."""
+        if not isinstance(operation, OnReservation) or not operation.reserve_key:
+            return operation
+        made = self.effects.get((operation.reserve_key, operation.caller, int(Method.RESERVE)))
+        hold = made[1].hold if made is not None else None
+        return dataclasses.replace(operation, reservation=hold.number if hold else 0, reserve_key="")
+
     def _accepted(self, hold: MHold | None, *, released: int = 0) -> Accepted:
-        facts = hold.facts() if hold is not None else None
+        facts = hold.answered() if hold is not None else None
         return Accepted(self.facts(), facts, 0, 0, released, replayed=False)
 
     def _row(self, at: int) -> None:

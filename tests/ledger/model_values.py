@@ -10,6 +10,7 @@ from oanim_server.ledger.corrections import Adjust, Correction, Freeze, Grant
 from oanim_server.ledger.limits import DeleteLimit, SetLimit
 from oanim_server.ledger.operations import Commit, Extend, Operation, Release, Reserve
 from oanim_server.ledger.payments import Settle
+from oanim_server.ledger.usage import Use
 from oanim_server.ledger.values import Line, State
 from oanim_server.ledger.windows import Period
 from tests.ledger.driving import Credit
@@ -60,6 +61,8 @@ class MHold:
     quantity: int = 0
     ended_at: int | None = None
     captures: list[Capture] = field(default_factory=list)
+    # The greatest quantity that usage was reported with.
+    reported: int = 0
 
     def facts(self) -> HoldFacts:
         return HoldFacts(
@@ -71,7 +74,12 @@ class MHold:
             len(self.captures),
             self.quantity,
             self.expires_at,
+            self.reported,
         )
+
+    def answered(self) -> HoldFacts:
+        """As the answer of an operation has it."""
+        return self.facts()._replace(reported=0)
 
 
 class HoldFacts(NamedTuple):
@@ -83,6 +91,19 @@ class HoldFacts(NamedTuple):
     captures: int
     quantity: int
     expires_at: int | None
+    reported: int
+
+
+class MItem(NamedTuple):
+    """Work that a service did without a hold."""
+
+    number: int
+    at: int
+    api_key_id: str
+    event_id: str
+    model: str
+    charged: int
+    uncollected: int
 
 
 @dataclass
@@ -175,6 +196,7 @@ def price(line: Line, quantity: int) -> int:
 ASKED: dict[type[Operation], tuple[str, ...]] = {
     Commit: ("reservation", "amount_micros", "quantity", "keep_rest", "capture"),
     Release: ("reservation",),
+    Use: ("asked", "labels"),
     Extend: ("reservation", "amount_micros", "ttl"),
     Credit: ("amount_micros", "priority", "lifetime"),
     Grant: ("amount_micros", "lifetime"),

@@ -28,7 +28,7 @@ from oanim_server.ledger.refusals import (
     OutcomeUnknown,
     Refusal,
 )
-from oanim_server.ledger.values import SERVER, Outcome, WalletFacts
+from oanim_server.ledger.values import SERVER, Line, Outcome, WalletFacts
 from tests.ledger.driving import Driven, Recording, batch, in_threads, open_account
 from tests.ledger.losing import Proxy, never_sent, not_answered, sent_late
 from tests.postgresql import Cluster
@@ -341,6 +341,25 @@ def test_a_group_whose_commit_is_not_answered_has_its_effects_once(
     assert [type(answer) for answer in answers] == [Outcome] * 6 + [InsufficientCredits] * 3 + [type(None)]
     for wallet_id in wallets:
         assert proxied.wallet(wallet_id) == WalletFacts(wallet_id, 1_000, 30, 0, 3, frozen=False)
+    assert proxied.problems() == []
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
+def test_usage_whose_commit_is_not_answered_is_counted_once(
+    proxied: Driven, proxy: Proxy, loss: Callable[[bytes, socket.socket], None]
+) -> None:
+    """A report makes no row that could tell what became of it: written again, it changes nothing."""
+    line = Line(1, "flux", "image", "fal", "image", 10, 1, 5)
+    wallet_id = proxied.open_wallet(1_000)
+    number = proxied.hold(wallet_id, 50, line=line)
+    proxy.at_commit = loss
+    proxied.run(proxied.report(wallet_id, number, 4))
+    proxy.at_commit = loss
+    used = proxied.run(proxied.use(wallet_id, line))
+    assert proxy.lost == 2
+    assert (used.charged_micros, used.replayed) == (50, False)
+    assert proxied.run(proxied.release(wallet_id, number)).charged_micros == 40
+    assert proxied.wallet(wallet_id).balance_micros == 1_000 - 90
     assert proxied.problems() == []
 
 

@@ -87,6 +87,7 @@ def hold_of(facts: ReservationFacts) -> HoldFacts:
         facts.captures,
         facts.captured_quantity,
         facts.expires_at,
+        facts.reported_quantity,
     )
 
 
@@ -103,6 +104,7 @@ class History(RuleBasedStateMachine):
     """One case: two wallets in a database of its own."""
 
     new_database: ClassVar[Callable[[], Database]]
+    metering: ClassVar[bool]
     # Whether all was as the model says until now: a case that has failed is not looked at again.
     whole = False
 
@@ -111,7 +113,7 @@ class History(RuleBasedStateMachine):
         self.driven = Driven(type(self).new_database()).start()
         clock = self.driven.clock
         self.models: dict[int, Model] = {}
-        self.drawing = Drawing(self.models, Shop(self.driven))
+        self.drawing = Drawing(self.models, Shop(self.driven), metering=type(self).metering)
         self.known_at: dict[tuple[int, int], Model] = {}
         self.whole = True
         for wallet_id in (1, 2):
@@ -228,14 +230,24 @@ class History(RuleBasedStateMachine):
             }
             days = self.driven.usage(wallet_id, Grouping.DAY)
             assert {day: [charges, micros] for day, charges, micros in days} == model.charges
+            assert [record[1:] for record in self.driven.uncollected(wallet_id)] == model.uncollected()
+            charges = self.driven.charges(wallet_id)
+            assert sum(charge.charged_micros for charge in charges) == sum(
+                micros for _, micros in model.charges.values()
+            )
+            assert {charge.seq: charge.event_id for charge in charges if charge.event_id} == {
+                item.number: item.event_id for item in model.items if item.charged
+            }
         # What was seen at a time is what the statement as of that time shows ever after.
         for (wallet_id, at), view in self.known_at.items():
             self._check_statement(wallet_id, at, view)
         assert self.driven.problems() == []
 
 
-def run(new_database: Callable[[], Database], *, cases: int, steps: int, shrink: bool) -> None:
-    machine = type("History", (History,), {"new_database": staticmethod(new_database)})
+def run(
+    new_database: Callable[[], Database], *, metering: bool, cases: int, steps: int, shrink: bool
+) -> None:
+    machine = type("History", (History,), {"new_database": staticmethod(new_database), "metering": metering})
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -253,16 +265,18 @@ def run(new_database: Callable[[], Database], *, cases: int, steps: int, shrink:
     )
 
 
+@pytest.mark.parametrize("metering", [False, True], ids=["everything", "metering"])
 def test_the_ledger_does_what_the_model_does(
-    new_database: Callable[[], Database], request: pytest.FixtureRequest
+    new_database: Callable[[], Database], request: pytest.FixtureRequest, *, metering: bool
 ) -> None:
     on_sqlite = "sqlite" in request.node.name
-    run(new_database, cases=60 if on_sqlite else 24, steps=25, shrink=False)
+    run(new_database, metering=metering, cases=60 if on_sqlite else 24, steps=25, shrink=False)
 
 
 @pytest.mark.torture
+@pytest.mark.parametrize("metering", [False, True], ids=["everything", "metering"])
 def test_the_ledger_does_what_the_model_does_for_long(
-    new_database: Callable[[], Database], request: pytest.FixtureRequest
+    new_database: Callable[[], Database], request: pytest.FixtureRequest, *, metering: bool
 ) -> None:
     on_sqlite = "sqlite" in request.node.name
-    run(new_database, cases=1_500 if on_sqlite else 500, steps=50, shrink=True)
+    run(new_database, metering=metering, cases=1_500 if on_sqlite else 500, steps=50, shrink=True)

@@ -377,11 +377,11 @@ def test_every_charge_is_one_record_newest_first(ledger: Driven) -> None:
     wallet_id, charged = charging(ledger)
     found = charges(ledger, wallet_id)
     assert [record[2:] for record in found] == [
-        (START + 2 * DAY + HOUR, "fal", "flux", "image", 30, 3, found[0].reservation, "k1", ""),
-        (START + 3 * (DAY // 2), "", "", "", 7, 0, found[1].reservation, "k2", ""),
-        (START + DAY, "fal", "flux", "image", 10, 1, found[2].reservation, "k2", ""),
-        (START + DAY // 2, "other", "kling", "video", 100, 10, found[3].reservation, "k1", "film"),
-        (START, "fal", "flux", "image", 20, 2, found[4].reservation, "k1", "film"),
+        (START + 2 * DAY + HOUR, "fal", "flux", "image", 30, 3, found[0].reservation, "k1", "", ""),
+        (START + 3 * (DAY // 2), "", "", "", 7, 0, found[1].reservation, "k2", "", ""),
+        (START + DAY, "fal", "flux", "image", 10, 1, found[2].reservation, "k2", "", ""),
+        (START + DAY // 2, "other", "kling", "video", 100, 10, found[3].reservation, "k1", "film", ""),
+        (START, "fal", "flux", "image", 20, 2, found[4].reservation, "k1", "film", ""),
     ]
     assert [record.seq for record in found] == charged[::-1]
     assert charges(ledger, wallet_id, since=START + DAY) == found[:3]

@@ -18,7 +18,7 @@ from oanim_server.ledger.refusals import (
     ReservationExpired,
     SpendLimitExceeded,
 )
-from oanim_server.ledger.rules import Captured, Charge, Extended, Held, Released, Returned, SettledLate
+from oanim_server.ledger.rules import Captured, Charge, Extended, Held, Returned, SettledLate
 from oanim_server.ledger.values import (
     DAY,
     MAX_AMOUNT_MICROS,
@@ -432,8 +432,8 @@ def test_a_commit_above_what_is_held_is_refused_and_names_what_is_held() -> None
 def test_a_frozen_account_commits_and_releases() -> None:
     wallet = a_wallet(a_lot(1, 10, held=5), frozen=True)
     assert isinstance(commit(wallet, a_reservation([(1, 5)]), 5), Captured)
-    assert rules.release(wallet, a_reservation([(1, 5)]), caller=OWNER, now=NOW) == Released(
-        Returned([(1, 5)], [], [])
+    assert rules.release(wallet, a_reservation([(1, 5)]), caller=OWNER, now=NOW) == Captured(
+        0, 0, [], [], Returned([(1, 5)], [], []), State.RELEASED
     )
 
 
@@ -571,7 +571,9 @@ def test_a_day_after_the_ttl_nothing_is_charged() -> None:
 def test_a_release_gives_everything_back() -> None:
     wallet = a_wallet(a_lot(1, 10, held=3))
     reservation = a_reservation([(1, 3)], captured=4, captures=1)
-    assert rules.release(wallet, reservation, caller=OWNER, now=NOW) == Released(Returned([(1, 3)], [], []))
+    assert rules.release(wallet, reservation, caller=OWNER, now=NOW) == Captured(
+        0, 0, [], [], Returned([(1, 3)], [], []), State.RELEASED
+    )
 
 
 @pytest.mark.parametrize("state", [State.RELEASED, State.EXPIRED])

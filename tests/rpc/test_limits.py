@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, suppress
@@ -95,6 +96,31 @@ def test_keys_that_nobody_knows_are_limited_by_address(tmp_path: Path) -> None:
         time.sleep(2.0)  # what the address has to wait
         calls = Calls(server.channel, fresh)
         calls(calls.wallet.GetWallet, wallet.GetWalletRequest())
+
+
+def test_calls_that_wait_for_a_busy_server_are_all_answered(tmp_path: Path) -> None:
+    """By itself grpc cancels some where more than a thousand wait."""
+    plenty = {"OANIM_CALLS_PER_SECOND": "10000", "OANIM_BURST": "10000"}
+    with running({"OANIM_DATA": str(tmp_path), **plenty}) as server, ExitStack() as stack:
+        user, may_go_on = server.sign_up(), threading.Event()
+
+        async def hang() -> None:
+            may_go_on.wait(SECONDS)
+
+        hanging = threading.Thread(target=server.on_loop, args=(hang(),))
+        hanging.start()
+        local = [("grpc.use_local_subchannel_pool", 1)]
+        channels = [
+            stack.enter_context(grpc.insecure_channel(server.address, options=local)) for _ in range(8)
+        ]
+        asked = [
+            raw_call(channels[number % 8], GET_WALLET).future(b"", metadata=user.metadata, timeout=SECONDS)
+            for number in range(3_500)
+        ]
+        time.sleep(2.0)  # until they have arrived
+        may_go_on.set()
+        hanging.join()
+        assert Counter(call.code() for call in asked) == {grpc.StatusCode.OK: 3_500}
 
 
 def sign_up_from(channel: grpc.Channel, address: str) -> None:

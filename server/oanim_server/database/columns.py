@@ -22,6 +22,7 @@ WALLET_COLUMNS = _names(tables.wallets)
 LOT_COLUMNS = _names(tables.lots)
 RESERVATION_COLUMNS = _names(tables.reservations)
 TRANSACTION_COLUMNS = _names(tables.transactions)
+USAGE_ITEM_COLUMNS = _names(tables.usage_items)
 
 
 # What names an attempt: the key, the wallet, the caller, the method.

@@ -104,6 +104,7 @@ class Statements(Protocol):
     insert_reservations: Callable[..., Changed]
     update_reservations: Callable[..., Changed]
     insert_transactions: Callable[..., Changed]
+    insert_usage_items: Callable[..., Changed]
     insert_refusals: Callable[..., Changed]
     upsert_counters: Callable[..., Changed]
     add_usage: Callable[..., Changed]

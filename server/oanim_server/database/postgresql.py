@@ -16,6 +16,7 @@ from oanim_server.database.columns import (
     REFUSAL_COLUMNS,
     RESERVATION_COLUMNS,
     TRANSACTION_COLUMNS,
+    USAGE_ITEM_COLUMNS,
     WALLET_COLUMNS,
     Asked,
     Loaded,
@@ -228,25 +229,30 @@ def insert_reservations(driver: psycopg.Connection[Any], rows: list[tuple[Any, .
 
 def update_reservations(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
     """Rows: state, reserved, captured, uncollected, captures, captured_quantity, parts, expires_at,
-    ended_at, last_seq, wallet_id, number, former last_seq.
+    ended_at, last_seq, reported_quantity, wallet_id, number, former last_seq.
     """
-    return _insert(driver, _UPDATE_RESERVATIONS, rows, "iiiiiitiiiiii")
+    return _insert(driver, _UPDATE_RESERVATIONS, rows, "iiiiiitiiiiiii")
 
 
 _UPDATE_RESERVATIONS = """
 UPDATE reservations AS r SET state = n.state, reserved_micros = n.reserved, captured_micros = n.captured,
   uncollected_micros = n.uncollected, captures = n.captures, captured_quantity = n.captured_quantity,
-  parts = n.parts, expires_at = n.expires_at, ended_at = n.ended_at, last_seq = n.last_seq
+  parts = n.parts, expires_at = n.expires_at, ended_at = n.ended_at, last_seq = n.last_seq,
+  reported_quantity = n.reported
 FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[],
-  %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
+  %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
   AS n (state, reserved, captured, uncollected, captures, captured_quantity, parts, expires_at, ended_at,
-  last_seq, wallet_id, number, former)
+  last_seq, reported, wallet_id, number, former)
 WHERE r.wallet_id = n.wallet_id AND r.number = n.number AND r.last_seq = n.former
 """
 
 
 def insert_transactions(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
     return _insert(driver, _INSERT_TRANSACTIONS, rows, _TRANSACTION_KINDS)
+
+
+def insert_usage_items(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
+    return _insert(driver, _INSERT_USAGE_ITEMS, rows, _USAGE_ITEM_KINDS)
 
 
 def insert_refusals(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
@@ -315,10 +321,12 @@ _WALLET_KINDS = _kinds("wallets", WALLET_COLUMNS)
 _LOT_KINDS = _kinds("lots", LOT_COLUMNS)
 _RESERVATION_KINDS = _kinds("reservations", RESERVATION_COLUMNS)
 _TRANSACTION_KINDS = _kinds("transactions", TRANSACTION_COLUMNS)
+_USAGE_ITEM_KINDS = _kinds("usage_items", USAGE_ITEM_COLUMNS)
 _INSERT_WALLETS = _inserting("wallets", WALLET_COLUMNS, _WALLET_KINDS)
 _INSERT_LOTS = _inserting("lots", LOT_COLUMNS, _LOT_KINDS)
 _INSERT_RESERVATIONS = _inserting("reservations", RESERVATION_COLUMNS, _RESERVATION_KINDS)
 _INSERT_TRANSACTIONS = _inserting("transactions", TRANSACTION_COLUMNS, _TRANSACTION_KINDS)
+_INSERT_USAGE_ITEMS = _inserting("usage_items", USAGE_ITEM_COLUMNS, _USAGE_ITEM_KINDS)
 
 
 def _ints(values: Iterable[int | None]) -> str:

@@ -20,6 +20,7 @@ from oanim_server.database.columns import (
     REFUSAL_COLUMNS,
     RESERVATION_COLUMNS,
     TRANSACTION_COLUMNS,
+    USAGE_ITEM_COLUMNS,
     WALLET_COLUMNS,
     Asked,
     Loaded,
@@ -194,13 +195,17 @@ def insert_reservations(driver: sqlite3.Connection, rows: Rows) -> Changed:
 
 def update_reservations(driver: sqlite3.Connection, rows: Rows) -> Changed:
     """Rows: state, reserved, captured, uncollected, captures, captured_quantity, parts, expires_at,
-    ended_at, last_seq, wallet_id, number, former last_seq.
+    ended_at, last_seq, reported_quantity, wallet_id, number, former last_seq.
     """
     return _UPDATE_RESERVATIONS.run(driver, rows)
 
 
 def insert_transactions(driver: sqlite3.Connection, rows: Rows) -> Changed:
     return _INSERT_TRANSACTIONS.run(driver, rows)
+
+
+def insert_usage_items(driver: sqlite3.Connection, rows: Rows) -> Changed:
+    return _INSERT_USAGE_ITEMS.run(driver, rows)
 
 
 def insert_refusals(driver: sqlite3.Connection, rows: Rows) -> Changed:
@@ -272,10 +277,11 @@ _INSERT_RESERVATIONS = _insert("reservations", RESERVATION_COLUMNS)
 _UPDATE_RESERVATIONS = _update(
     "reservations",
     ("state", "reserved_micros", "captured_micros", "uncollected_micros", "captures", "captured_quantity",
-     "parts", "expires_at", "ended_at", "last_seq"),
+     "parts", "expires_at", "ended_at", "last_seq", "reported_quantity"),
     ("wallet_id", "number", "last_seq"),
 )  # fmt: skip
 _INSERT_TRANSACTIONS = _insert("transactions", TRANSACTION_COLUMNS)
+_INSERT_USAGE_ITEMS = _insert("usage_items", USAGE_ITEM_COLUMNS)
 _INSERT_REFUSALS = _insert(
     "refusals",
     ("wallet_id", "caller", "method", "idem_key", "fingerprint", "reason", "facts", "at"),

@@ -225,12 +225,15 @@ reservations = Table(
     Column("scopes", Text, nullable=False),
     # JSON: an object of names and values.
     Column("labels", Text, nullable=False),
+    # The greatest quantity that usage was reported with.
+    Column("reported_quantity", Int64, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("wallet_id", "number"),
     CheckConstraint("state BETWEEN 1 AND 5", "state"),
     CheckConstraint("0 <= captured_micros AND captured_micros <= reserved_micros", "captured"),
     CheckConstraint("reserved_micros BETWEEN 1 AND 1000000000000", "reserved"),
     CheckConstraint("uncollected_micros >= 0", "uncollected"),
     CheckConstraint("(state = 1) = (ended_at IS NULL)", "ended"),
+    CheckConstraint("reported_quantity >= 0", "reported"),
     sqlite_strict=True,
 )
 Index(
@@ -245,6 +248,40 @@ Index(
 Index(
     "ix_reservations_uncollected",
     reservations.c.ended_at,
+    sqlite_where=text("uncollected_micros > 0"),
+    postgresql_where=text("uncollected_micros > 0"),
+)
+
+# Work that a service did without a hold: the number is the wallet_seq of the row that charged it.
+usage_items = Table(
+    "usage_items",
+    metadata,
+    Column("wallet_id", Int64, ForeignKey("wallets.wallet_id"), nullable=False),
+    Column("number", Int64, nullable=False),
+    Column("at", Int64, nullable=False),
+    Column("api_key_id", Text, nullable=False),
+    # The price that was in force, and how much was used.
+    Column("price_version", Int64, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("category", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("price_micros", Int64, nullable=False),
+    Column("base_quantity", Int64, nullable=False),
+    Column("quantity", Int64, nullable=False),
+    # JSON: an object of names and values.
+    Column("labels", Text, nullable=False),
+    # What the wallet covered, and what nobody paid for.
+    Column("charged_micros", Int64, nullable=False),
+    Column("uncollected_micros", Int64, nullable=False),
+    PrimaryKeyConstraint("wallet_id", "number"),
+    CheckConstraint("charged_micros >= 0 AND uncollected_micros >= 0", "charged"),
+    CheckConstraint("quantity >= 1", "quantity"),
+    sqlite_strict=True,
+)
+Index(
+    "ix_usage_items_uncollected",
+    usage_items.c.at,
     sqlite_where=text("uncollected_micros > 0"),
     postgresql_where=text("uncollected_micros > 0"),
 )

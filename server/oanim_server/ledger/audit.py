@@ -1,12 +1,14 @@
 """The audit: everything that is stored about money, recomputed from the journal, in one snapshot.
 
-It reads wallet by wallet, and a wallet's reservations beside its journal, so that its memory grows neither
-with the ledger nor with what one wallet has held; of a wallet's lots, rows that made some, and days of use
-it keeps a little each. A row that cannot be read is a problem like any other. It believes nothing but the
-journal's rows: links (I13), entries (I1), and from them balances, lots, reservations, spend counters
-and usage (I2, I7); and sees that each job has its hold while it runs, and not longer (I12). A row that was
-edited or removed breaks the chain unless every later link was written anew; against that, the heads of an
-earlier audit are kept in a file elsewhere and compared.
+It reads wallet by wallet, and a wallet's reservations and usage items beside its journal, so that its
+memory grows neither with the ledger nor with what one wallet has held and used; of a wallet's lots, rows
+that made some, and days of use it keeps a little each. A row that cannot be read is a problem like any
+other. It believes nothing but the journal's rows: links (I13), entries (I1), and from them balances, lots,
+reservations, usage items, spend counters and usage (I2, I7); and sees that each job has its hold while it
+runs, and not longer (I12). What is reported of a hold that is active is in no row yet: it is checked once it
+was charged. A row that was edited or removed breaks the chain unless every
+later link was written anew; against that, the heads of an earlier audit are kept in a file elsewhere and
+compared.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from oanim_server.database.tables import (
     spend_counters,
     transactions,
     usage_days,
+    usage_items,
     wallets,
 )
 from oanim_server.ledger import ids, rows
@@ -63,6 +66,7 @@ def _audit(connection: Connection, report: Report, former: dict[str, tuple[int, 
     journals = by_wallet(connection, transactions, transactions.c.seq)
     lots_of = by_wallet(connection, lots, lots.c.lot)
     reservations_of = by_wallet(connection, reservations, reservations.c.number)
+    items_of = by_wallet(connection, usage_items, usage_items.c.number)
     counters_of = by_wallet(connection, spend_counters, spend_counters.c.subject)
     usage_of = by_wallet(connection, usage_days, usage_days.c.day)
     credits_of = by_wallet(connection, purchase_credits, purchase_credits.c.number)
@@ -74,13 +78,14 @@ def _audit(connection: Connection, report: Report, former: dict[str, tuple[int, 
         check = Check(report, name, wallet, former.pop(name, None))
         check.counted(counters_of.of(wallet.wallet_id))
         holds = check.holds(reservations_of.of(wallet.wallet_id))
-        replay = check.replay(journals.of(wallet.wallet_id), holds)
+        items = check.items(items_of.of(wallet.wallet_id))
+        replay = check.replay(journals.of(wallet.wallet_id), holds, items)
         check.lots(lots_of.of(wallet.wallet_id), replay, holds)
-        check.counters(holds)
+        check.counters()
         check.credits(credits_of.of(wallet.wallet_id), replay)
         check.limits(limits_of.of(wallet.wallet_id), replay)
         check.seals(notes_of.of(wallet.wallet_id), replay)
-        check.usage(usage_of.of(wallet.wallet_id), holds)
+        check.usage(usage_of.of(wallet.wallet_id))
         report.wallets += 1
         report.balance_micros += wallet.balance_micros
         report.held_micros += wallet.held_micros
@@ -90,6 +95,7 @@ def _audit(connection: Connection, report: Report, former: dict[str, tuple[int, 
         journals,
         lots_of,
         reservations_of,
+        items_of,
         counters_of,
         usage_of,
         credits_of,

@@ -11,16 +11,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from oanim_server.ledger import journal, rows
-from oanim_server.ledger.values import DAY, Reservation, State
-from oanim_server.ledger.windows import Period, window_of
+from oanim_server.ledger.values import Reservation, State
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
+    from oanim_server.ledger.audit_counts import Counts
     from oanim_server.ledger.audit_findings import Findings
-
-# (subject, window): what a spend counter counts.
-Subject = tuple[str, str]
 
 
 @dataclass(slots=True)
@@ -31,30 +28,25 @@ class _Open:
     first: journal.Row
     latest: journal.Row
     uncollected_micros: int = 0
-    # (UTC day, micros) of each charge
+    # When and what, of each charge
     charges: list[tuple[int, int]] = field(default_factory=list)
 
 
 class Holds:
-    """Checks reservations, and adds up what they keep, what they count under and what they were charged.
+    """Checks reservations, adds up what they keep, and counts them and what they were charged.
 
     :param stored: the wallet's rows of `reservations`, in order.
-    :param limits: what is stored of spend counters: of windows, only those are counted.
     """
 
-    def __init__(self, stored: Iterator[Any], findings: Findings, limits: Collection[Subject]) -> None:
+    def __init__(self, stored: Iterator[Any], findings: Findings, counts: Counts) -> None:
         self._stored = stored
         self._next = next(stored, None)
         self._findings = findings
-        self._limits = limits
+        self._counts = counts
         self._open: dict[int, _Open] = {}
         self.count = 0
         # Of each lot, what active reservations keep.
         self.kept: defaultdict[int, int] = defaultdict(int)
-        # What was charged and is held.
-        self.counters: defaultdict[Subject, list[int]] = defaultdict(lambda: [0, 0])
-        # How often and what was charged, by UTC day, model, category, API key and project.
-        self.usage: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0, 0])
         self.next_expiry: int | None = None
 
     def row(self, row: journal.Row) -> None:
@@ -71,7 +63,7 @@ class Holds:
         found.latest = row
         found.uncollected_micros += row.uncollected_micros
         if row.charged_micros:
-            found.charges.append((row.at // DAY, row.charged_micros))
+            found.charges.append((row.at, row.charged_micros))
         if found.stored is not None and found.stored.last_seq == row.seq:
             del self._open[number]
             self._check(found.stored, found)
@@ -106,6 +98,8 @@ class Holds:
         """I2 and I7: a reservation is as its latest row left it."""
         with self._findings.reading(f"reservation {stored.number}"):
             self._compare(stored, found)
+            if stored.reported_quantity:
+                self._compare_counter(stored)
             self._add(stored, found)
 
     def _compare(self, stored: Reservation, found: _Open) -> None:
@@ -130,28 +124,24 @@ class Holds:
         if seal is None or bytes(seal) != journal.seal_of_reservation(stored):
             self._findings.off(f"{where}what never changes was changed")
 
+    def _compare_counter(self, stored: Reservation) -> None:
+        """What was reported of an active reservation is in no row yet; once it has ended, all is charged."""
+        where = f"reservation {stored.number}: "
+        if stored.line is None:
+            self._findings.off(f"{where}usage was reported and it has no price")
+        elif stored.state is State.ACTIVE:
+            self._findings.same(where + "captures beside a counter", 0, stored.captures)
+        else:
+            counted = stored.captured_quantity
+            self._findings.same(where + "reported quantity", counted, stored.reported_quantity)
+            paid = stored.captured_micros + stored.uncollected_micros
+            self._findings.same(where + "price of what was reported", stored.line.cost_micros(counted), paid)
+
     def _add(self, stored: Reservation, found: _Open) -> None:
         for lot, micros in stored.parts:
             self.kept[lot] += micros
         if stored.state is State.ACTIVE and stored.expires_at is not None:
             self.next_expiry = min(stored.expires_at, self.next_expiry or stored.expires_at)
-        for subject in self._subjects(stored):
-            self.counters[subject][0] += stored.captured_micros
-            self.counters[subject][1] += stored.held_micros
-        line = stored.line
-        work = (line.model, line.category) if line else ("", "")
-        project = stored.labels.get("project", "")
-        for day, micros in found.charges:
-            total = self.usage[day, *work, stored.api_key_id, project]
-            total[0] += 1
-            total[1] += micros
-
-    def _subjects(self, stored: Reservation) -> Iterator[Subject]:
-        """What a reservation counts under: its scopes, and of the windows of limits those that are stored."""
-        for subject, _ in stored.scopes:
-            yield subject, ""
-        for period in Period:
-            name = window_of(period, stored.created_at).name
-            for subject in {"", stored.api_key_id}:
-                if (subject, name) in self._limits:
-                    yield subject, name
+        self._counts.reservation(stored)
+        for at, micros in found.charges:
+            self._counts.charge(stored, at, micros)

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from oanim_server.ledger import journal, rows
+from oanim_server.ledger.audit_counts import Counts, Subject
 from oanim_server.ledger.audit_findings import Findings
-from oanim_server.ledger.audit_holds import Holds, Subject
+from oanim_server.ledger.audit_holds import Holds
+from oanim_server.ledger.audit_items import Items
 from oanim_server.ledger.values import (
     Account,
     Credit,
@@ -90,6 +92,7 @@ class Check:
         self._lots: dict[int, Lot] = {}
         self._credits: dict[int, Credit] = {}
         self._stored: dict[Subject, list[int]] = {}
+        self._counts = Counts(self._stored)
 
     def counted(self, found: Iterator[Any]) -> None:
         """Remember what is stored of spend scopes and limits: only of those in use is anything counted."""
@@ -98,17 +101,23 @@ class Check:
 
     def holds(self, found: Iterator[Any]) -> Holds:
         """The wallet's reservations, to be walked along beside its journal."""
-        return Holds(found, self._findings, self._stored)
+        return Holds(found, self._findings, self._counts)
 
-    def replay(self, found: Iterator[Any], holds: Holds) -> _Replay:
-        """I1 and I13: entries, running balances, gapless numbers, links; and reservations beside them."""
+    def items(self, found: Iterator[Any]) -> Items:
+        """The wallet's usage items, to be walked along beside its journal."""
+        return Items(found, self._findings, self._counts)
+
+    def replay(self, found: Iterator[Any], holds: Holds, items: Items) -> _Replay:
+        """I1 and I13: entries, running balances, gapless numbers, links; what was held and used beside it."""
         replay = _Replay()
         for values in found:
             self._report.transactions += 1
             row = journal.Row(*values)
             self._row(row, replay)
             holds.row(row)
+            items.row(row)
         holds.end()
+        items.end()
         self._report.reservations += holds.count
         wallet = self._wallet
         self._same("rows in the journal", replay.seq, wallet.seq)
@@ -157,7 +166,8 @@ class Check:
     def _lot_movements(self, where: str, row: journal.Row, replay: _Replay, entries: list[list[int]]) -> None:
         moved = self._findings.numbers(where + "its lots", row.lots, 3)
         made = [number for number, _, _ in moved if number not in replay.lots]
-        if not row.reservation and (made or row.seal is not None or row.kind in _NOTED):
+        sealed = made or row.seal is not None or row.kind in _NOTED
+        if sealed and not row.reservation and row.kind != Kind.USAGE:
             replay.sealed[row.seq] = _Sealed(row.kind, row.seal and bytes(row.seal), made, entries)
         for number, remaining, held in moved:
             replay.lots[number][0] += remaining
@@ -198,13 +208,13 @@ class Check:
         if due and (next_due_at is None or next_due_at > min(due)):
             self._off(f"next due: {next_due_at} is stored, something is due at {min(due)}")
 
-    def counters(self, holds: Holds) -> None:
-        """What spend scopes and limits count, from the reservations that count under them."""
+    def counters(self) -> None:
+        """What spend scopes and limits count, from the work that counts under them."""
         for (subject, window), (charged, held) in self._stored.items():
-            expected = holds.counters.pop((subject, window), [0, 0])
+            expected = self._counts.counters.pop((subject, window), [0, 0])
             self._same(f"{_scope(subject, window)}: charged", expected[0], charged)
             self._same(f"{_scope(subject, window)}: held", expected[1], held)
-        for subject, window in holds.counters:
+        for subject, window in self._counts.counters:
             self._off(f"{_scope(subject, window)}: reservations count under it, the table does not know it")
 
     def credits(self, found: Iterator[Any], replay: _Replay) -> None:
@@ -289,13 +299,13 @@ class Check:
         for seq in said:
             self._off(f"row {seq}: it has a reason and needs none")
 
-    def usage(self, found: Iterator[Any], holds: Holds) -> None:
+    def usage(self, found: Iterator[Any]) -> None:
         """What usage adds up, from the charges."""
         for _, *group, charges, charged in found:
-            expected = holds.usage.pop(tuple(group), [0, 0])
+            expected = self._counts.usage.pop(tuple(group), [0, 0])
             self._same(f"usage: charges under {group}", expected[0], charges)
             self._same(f"usage: charged under {group}", expected[1], charged)
-        for group in holds.usage:
+        for group in self._counts.usage:
             self._off(f"usage: work was charged under {list(group)}, the table does not know it")
 
 

@@ -18,6 +18,7 @@ from oanim_server.database.tables import (
     reservations,
     spend_counters,
     transactions,
+    usage_items,
 )
 from oanim_server.ledger import journal, rows
 from oanim_server.ledger.values import Credit, Limit, Lot, Reservation, State
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 # A state whose latest row is the last capture; an earlier one is found by its number.
 _ENDED_BY_A_CAPTURE = (State.COMMITTED, State.SETTLED_LATE)
 _R = reservations.c
+_I = usage_items.c
 
 
 class Cold:
@@ -85,24 +87,32 @@ class Cold:
     def spent(
         self, wallet: Wallet, api_key_id: str, window: Window, without: Collection[int]
     ) -> tuple[int, int]:
-        """What reservations made in a window, but some, were charged and hold; an empty key is any.
+        """What a window's usage items and reservations, but some, were charged and hold; no key is any.
 
-        Reads the reservations of the window alone: a reservation has the number of its row, and `at` never
-        falls along the rows.
+        Reads those of the window alone: they have the numbers of their rows, and `at` never falls along the
+        rows.
         """
+        before = last_seq(self._connection, wallet, window.start - 1)
         held = case((_R.state == State.ACTIVE.value, _R.reserved_micros - _R.captured_micros), else_=0)
         query = (
             select(func.coalesce(func.sum(_R.captured_micros), 0), func.coalesce(func.sum(held), 0))
             .where(_R.wallet_id == wallet.wallet_id)
-            .where(_R.number > last_seq(self._connection, wallet, window.start - 1))
+            .where(_R.number > before)
             .where(_R.created_at >= window.start, _R.created_at < window.end)
         )
         if api_key_id:
             query = query.where(_R.api_key_id == api_key_id)
         if without:
             query = query.where(_R.number.not_in(without))
+        items = (
+            select(func.coalesce(func.sum(_I.charged_micros), 0))
+            .where(_I.wallet_id == wallet.wallet_id, _I.number > before)
+            .where(_I.at >= window.start, _I.at < window.end)
+        )
+        if api_key_id:
+            items = items.where(_I.api_key_id == api_key_id)
         charged, holding = self._connection.execute(query).one()
-        return int(charged), int(holding)
+        return int(charged) + int(self._connection.execute(items).scalar_one()), int(holding)
 
     # Writing --------------------------------------------------------------------------------------
 

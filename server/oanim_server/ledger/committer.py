@@ -17,7 +17,7 @@ from collections import Counter, deque
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from oanim_server.database.engine import CommitUnknownError, driver_of, is_away, is_conflict, is_duplicate
 from oanim_server.ledger.group import DEFERRED, Group, Work
@@ -55,12 +55,40 @@ TURNS_SECONDS = 0.01
 STOPPING_SECONDS = 5.0
 
 
+class Batch:
+    """Operations that came together: one future for the answers of all, in their order."""
+
+    __slots__ = ("answers", "future", "left")
+
+    def __init__(self, future: asyncio.Future[list[Any]], count: int) -> None:
+        self.future = future
+        self.answers: list[Any] = [None] * count
+        self.left = count
+
+    def answer(self, place: int, answer: Any) -> bool:
+        """Note the answer of one; whether it was the last."""
+        self.answers[place] = answer
+        self.left -= 1
+        return not self.left
+
+
+class Place(NamedTuple):
+    """Where the answer of one operation of a batch belongs."""
+
+    batch: Batch
+    place: int
+
+    def cancelled(self) -> bool:
+        """Never: what was admitted of a batch is done."""
+        return False
+
+
 @dataclass(slots=True)
 class Pending:
     """An operation in the queue, and who waits for it."""
 
     work: Work
-    future: asyncio.Future[Any] | Future[Any]
+    future: asyncio.Future[Any] | Future[Any] | Place
     loop: asyncio.AbstractEventLoop | None
 
     @property
@@ -145,6 +173,30 @@ class Committer:
         self._enqueue(Pending(work, future, loop))
         return future
 
+    def submit_all(self, works: Sequence[Operation | Refusal]) -> asyncio.Future[list[Any]]:
+        """Queue operations of the running event loop, together; the future has the answer of each.
+
+        What the queue has no room for is answered Overloaded, and a refusal among them keeps its place.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[Any]] = loop.create_future()
+        batch = Batch(future, len(works))
+        with self._awake:
+            if self._stopping:
+                raise Draining
+            for place, work in enumerate(works):
+                if isinstance(work, Refusal):
+                    batch.answer(place, work)
+                elif self._has_room(work.starts_work):
+                    self._queue.append(Pending(work, Place(batch, place), loop))
+                else:
+                    batch.answer(place, Overloaded())
+            if not batch.left:
+                future.set_result(batch.answers)
+            elif self._waiting:
+                self._awake.notify()
+        return future
+
     def run(self, work: Work) -> Any:
         """Queue an operation and wait for its outcome; raises its refusal."""
         future: Future[Any] = Future()
@@ -155,11 +207,15 @@ class Committer:
         with self._awake:
             if self._stopping:
                 raise Draining
-            if len(self._queue) >= (self._queue_limit if pending.starts_work else 2 * self._queue_limit):
+            if not self._has_room(pending.starts_work):
                 raise Overloaded
             self._queue.append(pending)
             if self._waiting:
                 self._awake.notify()
+
+    def _has_room(self, starts_work: bool) -> bool:  # noqa: FBT001 - it is asked of an operation
+        """Whether one more may wait: what ends work is taken when there is no more room for new work."""
+        return len(self._queue) < (self._queue_limit if starts_work else 2 * self._queue_limit)
 
     # The committer's thread -----------------------------------------------------------------------
 
@@ -370,10 +426,15 @@ def _deliver(group: Sequence[Pending], answers: Sequence[Any]) -> None:
     for pending, answer in zip(group, answers, strict=True):
         if answer is DEFERRED:
             continue
-        if isinstance(pending.future, Future):
-            _resolve([(pending.future, answer)])
+        waiting = pending.future
+        if isinstance(waiting, Place):
+            if waiting.batch.answer(waiting.place, answer) and pending.loop is not None:
+                whole = (waiting.batch.future, waiting.batch.answers)
+                batches.setdefault(pending.loop, []).append(whole)
+        elif isinstance(waiting, Future):
+            _resolve([(waiting, answer)])
         elif pending.loop is not None:
-            batches.setdefault(pending.loop, []).append((pending.future, answer))
+            batches.setdefault(pending.loop, []).append((waiting, answer))
     for loop, batch in batches.items():
         try:
             loop.call_soon_threadsafe(_resolve, batch)

@@ -59,10 +59,8 @@ def write_due(working: WorkingSet, due: Due) -> None:
         at = max(instant, wallet.at)
         if is_hold:
             reservation = working.reservations[wallet.wallet_id, number]
-            returned = rules.give_back(wallet, reservation.parts, at)
-            movements.give_back(
-                working, wallet, reservation, returned, state=State.EXPIRED, at=at, attempt=CLOCK
-            )
+            ended = rules.run_out(wallet, reservation, State.EXPIRED, at)
+            movements.capture(working, wallet, reservation, ended, CLOCK, at=at)
         elif wallet.lots[number].free_micros:
             movements.lapse(working, wallet, wallet.lots[number], at)
     wallet.next_due_at = _next_due(wallet, due.next_expiry, now) if due.complete else until

@@ -16,7 +16,7 @@ from oanim_server.database.engine import driver_of
 from oanim_server.ledger import journal, rows
 from oanim_server.ledger.cold import Cold
 from oanim_server.ledger.due import PORTION, Due, due_on, write_due
-from oanim_server.ledger.operations import Companion, Operation
+from oanim_server.ledger.operations import Companion, OnReservation, Operation
 from oanim_server.ledger.refusals import REMEMBERED, IdempotencyKeyReused, Refusal
 from oanim_server.ledger.values import REFUSAL_MEMORY, Counter, Outcome
 from oanim_server.ledger.working import Attempt, Identity, WorkingSet
@@ -82,16 +82,16 @@ class Group:
 
     def _load_rows(self, wallet_ids: list[int]) -> None:
         working, operations = self.working, self._operations
+        identities = {o.identity for o in operations if o.idempotency_key}
+        identities.update(o.reserve for o in operations if o.reserve is not None)
         found = self._statements.load(
             self._driver,
             Asked(
                 wallet_ids,
-                identities=list({o.identity for o in operations}),
+                identities=list(identities),
                 starting=[o.identity for o in operations if o.starts_work],
                 refused_since=working.now - REFUSAL_MEMORY,
-                reservations=list(
-                    {(o.wallet_id, o.number) for o in self._operations if o.number is not None}
-                ),
+                reservations=list({(o.wallet_id, o.number) for o in operations if o.number is not None}),
             ),
         )
         for row in found.wallets:
@@ -106,8 +106,9 @@ class Group:
         for key, wallet_id, caller, method, fingerprint, reason, facts in found.refusals:
             self._answered[key, wallet_id, caller, method] = (fingerprint, revive(reason, facts))
         self._keep_reservations(found.reservations)
-        replayed = {(row.wallet_id, row.reservation) for row in working.known.values() if row.reservation}
-        missing = list(replayed - working.reservations.keys())
+        # Of replays, and of what names its Reserve.
+        made = {(row.wallet_id, row.reservation) for row in working.known.values() if row.reservation}
+        missing = list(made - working.reservations.keys())
         if missing:
             self._keep_reservations(self._statements.load_reservations(self._driver, missing))
 
@@ -162,6 +163,7 @@ class Group:
 
     def _decide(self, operation: Operation) -> Any:
         working = self.working
+        operation = self._on_its_reservation(operation)
         identity = operation.identity
         fingerprint = operation.fingerprint()
         known = self._known(identity)
@@ -193,6 +195,17 @@ class Group:
             self._answered[identity] = (fingerprint, outcome)
         return outcome
 
+    def _on_its_reservation(self, operation: Operation) -> Operation:
+        """An operation that names its Reserve, by the number of what that made: before or in this group."""
+        if not isinstance(operation, OnReservation) or operation.reserve is None:
+            return operation
+        row = self.working.known.get(operation.reserve)
+        if row is not None:
+            return operation.on(row.reservation)
+        _, answer = self._answered.get(operation.reserve, (None, None))
+        made = answer.reservation if isinstance(answer, Outcome) else None
+        return operation.on(made.number if made is not None else 0)
+
     def _write_companion(self, companion: Companion, outcome: Outcome) -> None:
         try:
             companion.write(self._connection, outcome)
@@ -216,6 +229,9 @@ class Group:
             self._write_wallets()
             if working.rows:
                 statements.insert_transactions(self._driver, working.rows)
+            if working.new_items:
+                items = [rows.item_row(item) for item in working.new_items]
+                statements.insert_usage_items(self._driver, items)
             self._write_reservations()
             self._write_lots()
             self._write_counters()

@@ -21,6 +21,7 @@ from oanim_server.ledger.values import (
     Reservation,
     ReservationFacts,
     State,
+    UsageItem,
     Wallet,
     WalletFacts,
 )
@@ -90,6 +91,12 @@ def seal_of_reservation(reservation: Reservation) -> bytes:
     return hashlib.sha256(orjson.dumps(opened)).digest()
 
 
+def seal_of_item(item: UsageItem) -> bytes:
+    """SHA-256 of what stands in no column of the journal of a usage item."""
+    said = [item.api_key_id, list(item.line), sorted(item.labels.items())]
+    return hashlib.sha256(orjson.dumps(said)).digest()
+
+
 def seal_of_made(lots: Iterable[Lot], said: Sequence[object] = ()) -> bytes | None:
     """SHA-256 of what never changes of the lots that a row made, and of what else was said with it.
 
@@ -143,7 +150,7 @@ def replay(row: Row, reservation: Reservation | None) -> Outcome:
             state=State(row.state),
             reserved_micros=row.reserved_micros,
             captured_micros=row.captured_micros,
-            uncollected_micros=row.uncollected_micros,
+            uncollected_micros=_uncollected(row, reservation),
             captures=row.captures,
             captured_quantity=row.captured_quantity,
             expires_at=row.expires_at,
@@ -159,3 +166,10 @@ def replay(row: Row, reservation: Reservation | None) -> Outcome:
         released_micros=released,
         replayed=True,
     )
+
+
+def _uncollected(row: Row, reservation: Reservation) -> int:
+    """What nobody had paid of a reservation's work; of one with a counter, before a late Commit, too."""
+    if reservation.reported_quantity and reservation.line is not None:
+        return reservation.line.cost_micros(row.captured_quantity) - row.captured_micros
+    return row.uncollected_micros

@@ -15,8 +15,8 @@ from oanim_server.ledger.due import PORTION
 from oanim_server.ledger.operations import SettleDue
 from oanim_server.ledger.reads import (
     ChargeRecord,
+    DueFirstError,
     Grouping,
-    MuchDueError,
     Reads,
     Statement,
     UncollectedRecord,
@@ -27,12 +27,13 @@ from oanim_server.ledger.values import SECOND, SERVER
 from oanim_server.ledger.watching import Hub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from sqlalchemy import Connection
 
     from oanim_server.database.engine import Database
     from oanim_server.ledger.operations import Operation
+    from oanim_server.ledger.refusals import Refusal
     from oanim_server.ledger.values import LimitFacts, Outcome, ReservationFacts, WalletFacts
 
 T = TypeVar("T")
@@ -83,6 +84,15 @@ class Ledger:
         Cancelling takes back a Reserve that has not begun, and nothing else.
         """
         return cast("Outcome", await self._committer.submit(operation))
+
+    def submit_all(self, works: Sequence[Operation | Refusal]) -> asyncio.Future[list[Any]]:
+        """Have operations decided in their order and committed; each one's outcome, or its refusal.
+
+        A refusal among them keeps its place. What is admitted is done, whatever becomes of its caller.
+
+        :raises Draining: when the ledger is about to stop.
+        """
+        return self._committer.submit_all(works)
 
     async def write(self, change: Callable[[Connection, int], T]) -> T:
         """Have rows written that move no money, at their turn, in a group's database transaction.
@@ -146,17 +156,17 @@ class Ledger:
         self, wallet_id: int, *, first_day: int, last_day: int, group_by: Grouping
     ) -> list[UsageTotal]:
         """What was charged over days since 1970, both ends included."""
-        query = partial(
+        return await self._read(
             self._reads.usage, wallet_id=wallet_id, first_day=first_day, last_day=last_day, group_by=group_by
         )
-        return await self._database.read(query)
 
     async def charges(
         self, wallet_id: int, *, since: int | None, before: int | None, limit: int
     ) -> list[ChargeRecord]:
         """Charges below a seq, newest first."""
-        query = partial(self._reads.charges, wallet_id=wallet_id, since=since, before=before, limit=limit)
-        return await self._database.read(query)
+        return await self._read(
+            self._reads.charges, wallet_id=wallet_id, since=since, before=before, limit=limit
+        )
 
     async def limits(self, wallet_id: int) -> list[LimitFacts]:
         """The limits of a wallet, and what each has in its present window."""
@@ -164,7 +174,9 @@ class Ledger:
 
     async def uncollected(self, wallet_id: int | None, *, offset: int, limit: int) -> list[UncollectedRecord]:
         """Work that no wallet covered, newest first; of one wallet, or of all."""
-        query = partial(self._reads.uncollected, wallet_id=wallet_id, offset=offset, limit=limit)
+        if wallet_id is not None:
+            return await self._read(self._reads.uncollected, wallet_id=wallet_id, offset=offset, limit=limit)
+        query = partial(self._reads.uncollected, wallet_id=None, offset=offset, limit=limit)
         return await self._database.read(query)
 
     # Time -----------------------------------------------------------------------------------------
@@ -174,11 +186,11 @@ class Ledger:
         return await self._sweeper.sweep()
 
     async def _read(self, query: Callable[..., T], *, wallet_id: int, **asked: Any) -> T:
-        """A read of a wallet as it stands; where very much is due on it, that is written first."""
+        """A read of a wallet as it stands; what is due is written first where the read asks for that."""
         while True:
             try:
                 return await self._database.read(partial(query, wallet_id=wallet_id, **asked))
-            except MuchDueError:
+            except DueFirstError:
                 await self.submit(SettleDue(wallet_id=wallet_id, caller=SERVER, idempotency_key=""))
 
     async def _look(self, wallet_ids: list[int]) -> list[tuple[int, int]]:

@@ -16,6 +16,7 @@ from oanim_server.ledger.values import (
     Reservation,
     Scope,
     State,
+    UsageItem,
     Wallet,
 )
 from oanim_server.ledger.working import CLOCK, Attempt, WorkingSet
@@ -95,11 +96,25 @@ def _together(wallet: Wallet, kept: Iterable[Part], added: Iterable[Part]) -> li
     return sorted(parts.items(), key=lambda part: rules.draw_order(wallet.lots[part[0]]))
 
 
+_KINDS = {
+    State.ACTIVE: Kind.CAPTURE,
+    State.COMMITTED: Kind.CAPTURE,
+    State.RELEASED: Kind.RELEASE,
+    State.EXPIRED: Kind.RESERVATION_EXPIRY,
+}
+
+
 def capture(
-    working: WorkingSet, wallet: Wallet, reservation: Reservation, captured: rules.Captured, attempt: Attempt
+    working: WorkingSet,
+    wallet: Wallet,
+    reservation: Reservation,
+    captured: rules.Captured,
+    attempt: Attempt,
+    *,
+    at: int,
 ) -> Outcome:
-    """Charge parts of a hold, and give back what is not kept."""
-    now = working.time(wallet)
+    """Charge parts of a hold, and give back what is not kept: a capture, a release or an expiry."""
+    kind = _KINDS[captured.state]
     lots: dict[int, list[int]] = {}
     entries: defaultdict[Account, int] = defaultdict(int)
     for number, micros in captured.consumed:
@@ -110,28 +125,31 @@ def capture(
     if charged:
         entries[Account.WALLET] -= charged
         entries[Account.REVENUE] += charged
+    _nobody_pays(entries, captured.uncollected_micros)
     back = _return(working, wallet, captured.returned, lots, entries)
     reservation.captured_micros += charged
-    reservation.captures += 1
+    reservation.uncollected_micros += captured.uncollected_micros
+    reservation.captures += 1 if kind is Kind.CAPTURE else 0
     reservation.captured_quantity += captured.quantity
     reservation.parts = captured.kept
     working.count(reservation, held_micros=-charged - back, charged_micros=charged)
     if captured.state is not State.ACTIVE:
-        working.end(reservation, captured.state, now)
-    working.use(reservation, now, charged)
+        working.end(reservation, captured.state, at)
+    working.use(reservation, at, charged)
     outcome = working.record(
         wallet,
-        Kind.CAPTURE,
-        now,
+        kind,
+        at,
         attempt,
         reservation=reservation,
         lots=lots,
         entries=entries,
         charged_micros=charged,
         quantity=captured.quantity,
+        uncollected_micros=captured.uncollected_micros,
     )
-    crediting.make_up(working, wallet, captured.returned.lapsed, now)
-    return outcome
+    crediting.make_up(working, wallet, captured.returned.lapsed, at)
+    return outcome._replace(released_micros=back) if kind is Kind.RELEASE else outcome
 
 
 def settle_late(
@@ -152,13 +170,11 @@ def settle_late(
     if charged:
         entries[Account.WALLET] -= charged
         entries[Account.REVENUE] += charged
-    if settled.uncollected_micros:
-        entries[Account.UNCOLLECTED] -= settled.uncollected_micros
-        entries[Account.REVENUE] += settled.uncollected_micros
+    _nobody_pays(entries, settled.uncollected_micros)
     reservation.captured_micros += charged
     reservation.captures += 1
     reservation.captured_quantity += settled.quantity
-    reservation.uncollected_micros = settled.uncollected_micros
+    reservation.uncollected_micros += settled.uncollected_micros
     working.count(reservation, charged_micros=charged)
     working.end(reservation, State.SETTLED_LATE, now)
     working.use(reservation, now, charged)
@@ -176,27 +192,44 @@ def settle_late(
     )
 
 
-def give_back(
+def use(
     working: WorkingSet,
     wallet: Wallet,
-    reservation: Reservation,
-    returned: rules.Returned,
+    used: rules.Used,
     *,
-    state: State,
-    at: int,
+    api_key_id: str,
+    line: Line,
+    labels: dict[str, str],
     attempt: Attempt,
 ) -> Outcome:
-    """Release a hold, or let it expire."""
+    """Charge work that was done without a hold. It counts under limits; none of them is asked."""
+    now = working.time(wallet)
     lots: dict[int, list[int]] = {}
     entries: defaultdict[Account, int] = defaultdict(int)
-    back = _return(working, wallet, returned, lots, entries)
-    reservation.parts = []
-    working.count(reservation, held_micros=-back)
-    working.end(reservation, state, at)
-    kind = Kind.RELEASE if state is State.RELEASED else Kind.RESERVATION_EXPIRY
-    outcome = working.record(wallet, kind, at, attempt, reservation=reservation, lots=lots, entries=entries)
-    crediting.make_up(working, wallet, returned.lapsed, at)
-    return outcome._replace(released_micros=back)
+    for number, micros in used.consumed:
+        working.move(wallet, lots, number, remaining_micros=-micros)
+    charged = used.charged_micros
+    wallet.balance_micros -= charged
+    if charged:
+        entries[Account.WALLET] -= charged
+        entries[Account.REVENUE] += charged
+    _nobody_pays(entries, used.uncollected_micros)
+    item = UsageItem(
+        wallet.wallet_id, wallet.seq + 1, now, api_key_id, line, labels, charged, used.uncollected_micros
+    )
+    working.use_item(item)
+    return working.record(
+        wallet,
+        Kind.USAGE,
+        now,
+        attempt,
+        lots=lots,
+        entries=entries,
+        charged_micros=charged,
+        quantity=line.quantity,
+        uncollected_micros=used.uncollected_micros,
+        seal=journal.seal_of_item(item),
+    )
 
 
 def lapse(working: WorkingSet, wallet: Wallet, lot: Lot, at: int) -> None:
@@ -240,6 +273,13 @@ def as_it_stands(working: WorkingSet, wallet: Wallet, reservation: Reservation) 
     """The answer of an operation that found its work done."""
     facts = journal.reservation_facts(reservation)
     return working.unchanged(wallet)._replace(reservation=facts)
+
+
+def _nobody_pays(entries: defaultdict[Account, int], uncollected_micros: int) -> None:
+    """Book work that the wallet does not cover."""
+    if uncollected_micros:
+        entries[Account.UNCOLLECTED] -= uncollected_micros
+        entries[Account.REVENUE] += uncollected_micros
 
 
 def _return(

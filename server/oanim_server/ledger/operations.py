@@ -7,15 +7,17 @@ rules and has the working set apply what they say. Shape was checked at the edge
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
 from oanim_server.ledger import crediting, movements, rules
-from oanim_server.ledger.values import DEFAULT_TTL, Kind, Line, Method, Origin, Outcome, Scope, State
+from oanim_server.ledger.values import DEFAULT_TTL, Kind, Line, Method, Origin, Outcome, Scope
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from sqlalchemy import Connection
 
     from oanim_server.ledger.refusals import Refusal
@@ -90,6 +92,11 @@ class Operation:
     @property
     def number(self) -> int | None:
         """The reservation it names."""
+        return None
+
+    @property
+    def reserve(self) -> Identity | None:
+        """The Reserve that made the reservation, where it is named by that."""
         return None
 
     def caps(self, working: WorkingSet) -> list[Cap]:  # noqa: ARG002 - most count under nothing of their own
@@ -225,13 +232,28 @@ class Ask(Reserve):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnReservation(Operation):
-    """An operation on a reservation that is there."""
+    """An operation on a reservation that is there.
 
-    reservation: int
+    `reserve_key` names it in place of its number: by the key of the caller's Reserve, which may be one
+    that waits in the same queue.
+    """
+
+    reservation: int = 0
+    reserve_key: str = ""
 
     @property
     def number(self) -> int | None:
-        return self.reservation
+        return self.reservation or None
+
+    @property
+    def reserve(self) -> Identity | None:
+        if not self.reserve_key:
+            return None
+        return (self.reserve_key, self.wallet_id, self.caller, Method.RESERVE)
+
+    def on(self, number: int) -> Self:
+        """The same, named by the number: 0 is none that there is."""
+        return replace(self, reservation=number, reserve_key="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,7 +287,7 @@ class Commit(OnReservation):
             now=working.time(wallet),
         )
         if isinstance(decided, rules.Captured):
-            return movements.capture(working, wallet, reservation, decided, attempt)
+            return movements.capture(working, wallet, reservation, decided, attempt, at=working.time(wallet))
         if isinstance(decided, rules.SettledLate):
             return movements.settle_late(working, wallet, reservation, decided, attempt)
         return movements.as_captured(working, reservation, decided.capture, self.amount_micros, self.quantity)
@@ -295,9 +317,7 @@ class Release(OnReservation):
         decided = rules.release(wallet, reservation, caller=caller, now=now)
         if isinstance(decided, rules.AsItEnded):
             return movements.as_it_stands(working, wallet, reservation)
-        return movements.give_back(
-            working, wallet, reservation, decided.returned, state=State.RELEASED, at=now, attempt=attempt
-        )
+        return movements.capture(working, wallet, reservation, decided, attempt, at=now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,20 +2,29 @@
 
 A read before the wallet's `next_due_at` is one row. After it, what is due and not yet written is applied
 to the values that were read, by the same step that will write it: a read shows no difference between a
-server with a sweeper and one without. Where that is very much, every read would pay for it again: it is
-refused with MuchDueError until it was written.
+server with a sweeper and one without. Where that is very much, every read would pay for it again, and
+where it charges, sums over what is written would miss it: such a read is refused with DueFirstError until
+it was written.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
-from sqlalchemy import func, select
+from sqlalchemy import func, literal, select, union_all
 
 from oanim_server.database.engine import driver_of
-from oanim_server.database.tables import lots, notes, reservations, transactions, usage_days, wallets
+from oanim_server.database.tables import (
+    lots,
+    notes,
+    reservations,
+    transactions,
+    usage_days,
+    usage_items,
+    wallets,
+)
 from oanim_server.ledger import journal, rows, rules
 from oanim_server.ledger.cold import Cold, last_seq
 from oanim_server.ledger.due import due_on, write_due
@@ -25,7 +34,6 @@ from oanim_server.ledger.values import (
     Kind,
     LimitFacts,
     Lot,
-    Reservation,
     ReservationFacts,
     State,
     Wallet,
@@ -49,15 +57,15 @@ _NOTED = (Kind.GRANT, Kind.ADJUSTMENT, Kind.FREEZE)
 ALL = 2**31
 
 
-class MuchDueError(Exception):
-    """More is due on the wallet than a read applies by itself: it has to be written first."""
+class DueFirstError(Exception):
+    """What is due on the wallet is more than a read applies by itself: it has to be written first."""
 
 
 class Statement(NamedTuple):
     """A page of the journal, newest first, and the wallet and its open lots, in draw order, as of its time.
 
-    `models` names the model of each reservation that the page mentions, `reasons` says why the operator
-    made a row.
+    `models` names the model of each reservation and usage item that the page mentions, by its number;
+    `reasons` says why the operator made a row.
     """
 
     rows: list[journal.Row]
@@ -76,7 +84,7 @@ class UsageTotal(NamedTuple):
 
 
 class ChargeRecord(NamedTuple):
-    """One charge."""
+    """One charge: of a reservation, or of a usage item, which has the id of an event in its place."""
 
     wallet_id: int
     seq: int
@@ -89,16 +97,18 @@ class ChargeRecord(NamedTuple):
     reservation: int
     api_key_id: str
     project: str
+    event_id: str
 
 
 class UncollectedRecord(NamedTuple):
-    """Work that was done and that no wallet covered."""
+    """Work that was done and that no wallet covered; of a usage item the id of its event."""
 
     wallet_id: int
     reservation: int
     at: int
     model: str
     uncollected_micros: int
+    event_id: str
 
 
 class Grouping(StrEnum):
@@ -114,7 +124,7 @@ class Grouping(StrEnum):
 class Reads:
     """Queries for `Database.read`; each method takes a connection with one snapshot.
 
-    :param most_due: how many expiries a read applies by itself; MuchDueError where there are more.
+    :param most_due: how many expiries a read applies by itself; DueFirstError where there are more.
     """
 
     def __init__(self, statements: Statements, *, most_due: int = ALL) -> None:
@@ -177,13 +187,13 @@ class Reads:
             open_lots = self._lots_at(connection, wallet, written) if before is None else []
         page = coming[::-1][:limit]
         if len(page) < limit:
+            # One bound, not two: SQLite seeks by the first, and would read all that is between them.
+            last = written if before is None else min(written, before - 1)
             query = (
                 select(transactions)
                 .where(transactions.c.wallet_id == wallet_id)
-                .where(transactions.c.seq <= written)
+                .where(transactions.c.seq <= last)
             )
-            if before is not None:
-                query = query.where(transactions.c.seq < before)
             query = query.order_by(transactions.c.seq.desc()).limit(limit - len(page))
             page += [journal.Row(*row) for row in connection.execute(query)]
         return Statement(
@@ -206,7 +216,7 @@ class Reads:
         self, connection: Connection, wallet_id: int, *, first_day: int, last_day: int, group_by: Grouping
     ) -> list[UsageTotal]:
         """Totals over days since 1970, both ends included; days in order, others the largest first."""
-        self._wallet(connection, wallet_id)
+        self._require_no_charge_due(connection, *self._wallet(connection, wallet_id))
         group = usage_days.c[group_by.value]
         charged = func.sum(usage_days.c.charged_micros)
         query = (
@@ -224,36 +234,61 @@ class Reads:
         self, connection: Connection, wallet_id: int, *, since: int | None, before: int | None, limit: int
     ) -> list[ChargeRecord]:
         """Charges one by one, newest first."""
-        wallet, _ = self._wallet(connection, wallet_id)
+        wallet, now = self._wallet(connection, wallet_id)
+        self._require_no_charge_due(connection, wallet, now)
         after = last_seq(connection, wallet, since - 1) if since is not None else 0
-        t, r = transactions.c, reservations.c
+        t, r, i = transactions.c, reservations.c, usage_items.c
+        work = [
+            func.coalesce(r[name], i[name]).label(name)
+            for name in ("provider", "model", "category", "api_key_id", "labels")
+        ]
         query = (
-            select(t.seq, t.at, t.charged_micros, t.quantity, reservations)
-            .join(reservations, (r.wallet_id == t.wallet_id) & (r.number == t.reservation))
+            select(t.seq, t.at, t.charged_micros, t.quantity, t.reservation, t.kind, t.idem_key, *work)
+            .outerjoin(reservations, (r.wallet_id == t.wallet_id) & (r.number == t.reservation))
+            .outerjoin(usage_items, (i.wallet_id == t.wallet_id) & (i.number == t.seq))
             .where(t.wallet_id == wallet_id, t.seq > after, t.charged_micros > 0)
         )
         if before is not None:
             query = query.where(t.seq < before)
         query = query.order_by(t.seq.desc()).limit(limit)
-        return [
-            _charge(row.seq, row.at, row.charged_micros, row.quantity, rows.reservation_of(row[4:]))
-            for row in connection.execute(query)
-        ]
+        return [_charge(wallet_id, row) for row in connection.execute(query)]
 
     def uncollected(
         self, connection: Connection, wallet_id: int | None, *, offset: int, limit: int
     ) -> list[UncollectedRecord]:
         """Work that no wallet covered, newest first; of one wallet, or of all."""
-        r = reservations.c
-        query = select(r.wallet_id, r.number, r.ended_at, r.model, r.uncollected_micros)
-        query = query.where(r.uncollected_micros > 0)
+        r, i, t = reservations.c, usage_items.c, transactions.c
+        held = select(
+            r.wallet_id, r.number, r.ended_at.label("at"), r.model, r.uncollected_micros, literal("")
+        ).where(r.uncollected_micros > 0)
+        items = (
+            select(i.wallet_id, literal(0), i.at, i.model, i.uncollected_micros, t.idem_key)
+            .join(transactions, (t.wallet_id == i.wallet_id) & (t.seq == i.number))
+            .where(i.uncollected_micros > 0)
+        )
         if wallet_id is not None:
-            self._wallet(connection, wallet_id)
-            query = query.where(r.wallet_id == wallet_id)
-        query = query.order_by(r.ended_at.desc(), r.wallet_id, r.number).offset(offset).limit(limit)
+            self._require_no_charge_due(connection, *self._wallet(connection, wallet_id))
+            held, items = held.where(r.wallet_id == wallet_id), items.where(i.wallet_id == wallet_id)
+        both = union_all(held, items).subquery()
+        place = (both.c.at.desc(), both.c.wallet_id, both.c.number, both.c[5])
+        query = select(both).order_by(*place).offset(offset).limit(limit)
         return [UncollectedRecord(*row) for row in connection.execute(query)]
 
     # Pieces ---------------------------------------------------------------------------------------
+
+    def _require_no_charge_due(self, connection: Connection, wallet: Wallet, now: int) -> None:
+        """See that no hold has run out that a counter charges, and that is not written yet."""
+        if wallet.next_due_at is None or wallet.next_due_at > now:
+            return
+        r = reservations.c
+        query = (
+            select(r.number)
+            .where(r.wallet_id == wallet.wallet_id, r.state == State.ACTIVE.value)
+            .where(r.expires_at <= now, r.reported_quantity > 0)
+            .limit(1)
+        )
+        if connection.execute(query).first() is not None:
+            raise DueFirstError
 
     def _wallet(self, connection: Connection, wallet_id: int, what: str = "account") -> tuple[Wallet, int]:
         """A wallet's row, and the time on it."""
@@ -285,7 +320,7 @@ class Reads:
         if wallet.next_due_at is not None and wallet.next_due_at <= time:
             due = due_on(statements, driver, working, wallet, self._most_due)
             if not due.complete:
-                raise MuchDueError
+                raise DueFirstError
             working.begin_counting(wallet.wallet_id)
             write_due(working, due)
         return working
@@ -293,9 +328,12 @@ class Reads:
     def _standing(self, found: Sequence[Sequence[object]], now: int) -> list[ReservationFacts]:
         standing = []
         for row in found:
-            facts = journal.reservation_facts(rows.reservation_of(row))
+            reservation = rows.reservation_of(row)
+            facts = journal.reservation_facts(reservation)._replace(
+                reported_quantity=reservation.reported_quantity
+            )
             if facts.state is State.ACTIVE and facts.expires_at is not None and facts.expires_at <= now:
-                facts = facts._replace(state=State.EXPIRED)
+                facts = _run_out(facts)
             standing.append(facts)
         return standing
 
@@ -330,15 +368,15 @@ class Reads:
         return [lot for lot in found.values() if lot.remaining_micros]
 
     def _models(self, connection: Connection, wallet_id: int, page: Sequence[journal.Row]) -> dict[int, str]:
-        numbers = {row.reservation for row in page if row.reservation}
-        if not numbers:
-            return {}
-        query = (
-            select(reservations.c.number, reservations.c.model)
-            .where(reservations.c.wallet_id == wallet_id)
-            .where(reservations.c.number.in_(numbers))
-        )
-        return {row.number: row.model for row in connection.execute(query)}
+        found: dict[int, str] = {}
+        for table, numbers in (
+            (reservations, {row.reservation for row in page if row.reservation}),
+            (usage_items, {row.seq for row in page if row.kind == Kind.USAGE}),
+        ):
+            if numbers:
+                query = select(table.c.number, table.c.model).where(table.c.wallet_id == wallet_id)
+                found |= dict(connection.execute(query.where(table.c.number.in_(numbers))).all())
+        return found
 
     def _reasons(self, connection: Connection, wallet_id: int, page: Sequence[journal.Row]) -> dict[int, str]:
         seqs = [row.seq for row in page if row.kind in _NOTED]
@@ -348,18 +386,32 @@ class Reads:
         return {row.seq: row.reason for row in connection.execute(query.where(notes.c.seq.in_(seqs)))}
 
 
-def _charge(seq: int, at: int, charged_micros: int, quantity: int, reservation: Reservation) -> ChargeRecord:
-    line = reservation.line
+def _run_out(facts: ReservationFacts) -> ReservationFacts:
+    """How a hold stands whose time has run out, as the row will say that is not written yet."""
+    if not facts.reported_quantity or facts.line is None:
+        return facts._replace(state=State.EXPIRED)
+    cost_micros = facts.line.cost_micros(facts.reported_quantity)
+    charged_micros = min(cost_micros, facts.reserved_micros)
+    return facts._replace(
+        state=State.EXPIRED,
+        captured_micros=charged_micros,
+        uncollected_micros=cost_micros - charged_micros,
+        captured_quantity=facts.reported_quantity,
+    )
+
+
+def _charge(wallet_id: int, row: Any) -> ChargeRecord:
     return ChargeRecord(
-        wallet_id=reservation.wallet_id,
-        seq=seq,
-        at=at,
-        provider=line.provider if line else "",
-        model=line.model if line else "",
-        category=line.category if line else "",
-        charged_micros=charged_micros,
-        quantity=quantity,
-        reservation=reservation.number,
-        api_key_id=reservation.api_key_id,
-        project=reservation.labels.get("project", ""),
+        wallet_id=wallet_id,
+        seq=row.seq,
+        at=row.at,
+        provider=row.provider,
+        model=row.model,
+        category=row.category,
+        charged_micros=row.charged_micros,
+        quantity=row.quantity,
+        reservation=row.reservation,
+        api_key_id=row.api_key_id,
+        project=orjson.loads(row.labels).get("project", ""),
+        event_id=row.idem_key if row.kind == Kind.USAGE else "",
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from oanim_server.ledger.journal import compact
-from oanim_server.ledger.values import Line, Lot, Origin, Reservation, Scope, State, Wallet
+from oanim_server.ledger.values import Line, Lot, Origin, Reservation, Scope, State, UsageItem, Wallet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +70,8 @@ def reservation_of(row: Sequence[Any]) -> Reservation:
     """A row of `reservations`."""
     (wallet_id, number, state, opener, api_key_id, reserved, captured, uncollected, captures,
      captured_quantity, parts, expires_at, created_at, ended_at, last_seq, price_version, model,
-     category, provider, unit, price_micros, base_quantity, quoted, scopes, labels) = row  # fmt: skip
+     category, provider, unit, price_micros, base_quantity, quoted, scopes, labels,
+     reported) = row  # fmt: skip
     return Reservation(
         wallet_id,
         number,
@@ -92,6 +93,7 @@ def reservation_of(row: Sequence[Any]) -> Reservation:
         else None,
         tuple(Scope(subject, limit) for subject, limit in orjson.loads(scopes)) if scopes != "[]" else (),
         orjson.loads(labels) if labels != "{}" else {},
+        reported,
     )
 
 
@@ -117,6 +119,7 @@ def reservation_row(reservation: Reservation) -> tuple[Any, ...]:
         *(line if line is not None else _NO_LINE),
         compact([list(scope) for scope in reservation.scopes]) if reservation.scopes else "[]",
         compact(reservation.labels) if reservation.labels else "{}",
+        reservation.reported_quantity,
     )
 
 
@@ -133,6 +136,7 @@ def reservation_update(reservation: Reservation, former_seq: int) -> tuple[Any, 
         reservation.expires_at,
         reservation.ended_at,
         reservation.last_seq,
+        reservation.reported_quantity,
         reservation.wallet_id,
         reservation.number,
         former_seq,
@@ -142,3 +146,25 @@ def reservation_update(reservation: Reservation, former_seq: int) -> tuple[Any, 
 def wallet_update(wallet: Wallet, former_seq: int) -> tuple[Any, ...]:
     """What `update_wallets` takes: it changes the row only if nobody else has since `former_seq`."""
     return (*wallet_row(wallet)[1:], wallet.wallet_id, former_seq)
+
+
+def item_of(row: Sequence[Any]) -> UsageItem:
+    """A row of `usage_items`."""
+    wallet_id, number, at, api_key_id, *line, labels, charged, uncollected = row
+    return UsageItem(
+        wallet_id, number, at, api_key_id, Line(*line), orjson.loads(labels), charged, uncollected
+    )
+
+
+def item_row(item: UsageItem) -> tuple[Any, ...]:
+    """What `insert_usage_items` takes."""
+    return (
+        item.wallet_id,
+        item.number,
+        item.at,
+        item.api_key_id,
+        *item.line,
+        compact(item.labels),
+        item.charged_micros,
+        item.uncollected_micros,
+    )

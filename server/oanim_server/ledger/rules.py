@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
-from oanim_models.quantities import charge_micros
 from oanim_server.ledger.refusals import (
     AccountFrozen,
     AlreadyCommitted,
@@ -31,6 +30,7 @@ from oanim_server.ledger.values import (
     SECOND,
     Cap,
     Counter,
+    Line,
     Lot,
     Part,
     Reservation,
@@ -57,7 +57,7 @@ class Returned(NamedTuple):
 
 
 class Captured(NamedTuple):
-    """Charge these parts, keep those, give back the others."""
+    """Charge these parts, keep those, give back the others; what they do not cover nobody pays."""
 
     charged_micros: int
     quantity: int
@@ -65,6 +65,7 @@ class Captured(NamedTuple):
     kept: list[Part]
     returned: Returned
     state: State
+    uncollected_micros: int = 0
 
 
 class SettledLate(NamedTuple):
@@ -76,10 +77,12 @@ class SettledLate(NamedTuple):
     consumed: list[Part]
 
 
-class Released(NamedTuple):
-    """Give all that is held back."""
+class Used(NamedTuple):
+    """Charge free parts of lots, and what they do not cover to nobody."""
 
-    returned: Returned
+    charged_micros: int
+    uncollected_micros: int
+    consumed: list[Part]
 
 
 class Extended(NamedTuple):
@@ -184,6 +187,8 @@ def commit(
         raise ended(reservation)
     if capture > reservation.captures + 1:
         raise InvalidField(field="capture", description=f"the next capture is {reservation.captures + 1}")
+    if reservation.reported_quantity:
+        return commit_reported(wallet, reservation, charge, keep_rest=keep_rest, now=now)
     amount_micros, quantity = price_of(reservation, charge)
     left = reservation.reserved_micros - reservation.captured_micros
     if amount_micros > left:
@@ -210,8 +215,7 @@ def price_of(reservation: Reservation, charge: Charge) -> tuple[int, int]:
     before = reservation.captured_quantity
     if charge.quantity < before:
         raise InvalidField(field="quantity", description=f"it is cumulative and {before} was charged before")
-    so_far = charge_micros(line.price_micros, line.base_quantity, charge.quantity)
-    return so_far - charge_micros(line.price_micros, line.base_quantity, before), charge.quantity - before
+    return line.cost_micros(charge.quantity) - line.cost_micros(before), charge.quantity - before
 
 
 def settle_late(wallet: Wallet, amount_micros: int, quantity: int) -> SettledLate:
@@ -226,18 +230,109 @@ def settle_late(wallet: Wallet, amount_micros: int, quantity: int) -> SettledLat
     )
 
 
+# What is reported -----------------------------------------------------------------------------------
+
+
+def report(reservation: Reservation, quantity: int, *, caller: int) -> int:
+    """Decide what a reservation's counter stands at after a report: the greatest quantity wins.
+
+    What was counted is acknowledged for ever, also after the end.
+    """
+    if reservation.opener != caller:
+        raise NotYourHold(opened_by=reservation.opener)
+    if reservation.line is None:
+        raise InvalidField(field="quantity", description="this reservation has no pinned price")
+    if quantity <= reservation.reported_quantity:
+        return reservation.reported_quantity
+    if reservation.state is not State.ACTIVE:
+        raise ended(reservation)
+    if reservation.captures:
+        raise InvalidField(field="reservation_id", description="this reservation is charged by captures")
+    within_one_amount(reservation.line, quantity)
+    return quantity
+
+
+def commit_reported(
+    wallet: Wallet, reservation: Reservation, charge: Charge, *, keep_rest: bool, now: int
+) -> Captured | SettledLate:
+    """Decide how the Commit of a reservation with a counter charges: its quantity is the last report."""
+    if charge.quantity is None:
+        raise InvalidField(
+            field="charge", description="usage was reported: give its final quantity, not an amount"
+        )
+    if keep_rest:
+        raise InvalidField(
+            field="keep_rest", description="usage was reported: it is charged once, at the end"
+        )
+    within_one_amount(_pinned(reservation), charge.quantity)
+    quantity = max(charge.quantity, reservation.reported_quantity)
+    if reservation.state is State.EXPIRED:
+        return settle_reported_late(wallet, reservation, quantity)
+    return charge_reported(wallet, reservation, quantity, State.COMMITTED, now)
+
+
+def within_one_amount(line: Line, quantity: int) -> None:
+    """Refuse a quantity that costs more than one amount may be."""
+    cost_micros = line.cost_micros(quantity)
+    if cost_micros > MAX_AMOUNT_MICROS:
+        raise InvalidField(
+            field="quantity",
+            description=f"it would cost {cost_micros} micro-USD and one amount is at most 10^12",
+        )
+
+
+def charge_reported(
+    wallet: Wallet, reservation: Reservation, quantity: int, state: State, now: int
+) -> Captured:
+    """Decide how a hold with a counter ends: what is held covers the quantity, or nobody does."""
+    cost_micros = _pinned(reservation).cost_micros(quantity)
+    charged_micros = min(cost_micros, reservation.reserved_micros)
+    consumed, rest = split(reservation.parts, charged_micros)
+    returned = give_back(wallet, rest, now)
+    return Captured(charged_micros, quantity, consumed, [], returned, state, cost_micros - charged_micros)
+
+
+def settle_reported_late(wallet: Wallet, reservation: Reservation, quantity: int) -> SettledLate:
+    """Decide who pays for what a late Commit adds to what was charged at the expiry."""
+    line = _pinned(reservation)
+    added_micros = line.cost_micros(quantity) - line.cost_micros(reservation.captured_quantity)
+    chargeable_micros = min(added_micros, reservation.reserved_micros - reservation.captured_micros)
+    settled = settle_late(wallet, chargeable_micros, quantity - reservation.captured_quantity)
+    return settled._replace(uncollected_micros=added_micros - settled.charged_micros)
+
+
+def _pinned(reservation: Reservation) -> Line:
+    """The price of a reservation that has a counter: without one it would have none."""
+    if reservation.line is None:
+        raise ArithmeticError("usage was reported on a reservation without a pinned price")
+    return reservation.line
+
+
+def use(wallet: Wallet, amount_micros: int) -> Used:
+    """Decide who pays for work that was done without a hold: the wallet, as far as something is available."""
+    charged_micros = min(amount_micros, max(wallet.available_micros, 0))
+    return Used(charged_micros, amount_micros - charged_micros, draw(wallet.lots.values(), charged_micros))
+
+
 # What is given back ---------------------------------------------------------------------------------
 
 
-def release(wallet: Wallet, reservation: Reservation, *, caller: int, now: int) -> Released | AsItEnded:
-    """Decide what becomes of all that a reservation holds."""
+def release(wallet: Wallet, reservation: Reservation, *, caller: int, now: int) -> Captured | AsItEnded:
+    """Decide what becomes of all that a reservation holds: what was reported is charged."""
     if reservation.opener != caller:
         raise NotYourHold(opened_by=reservation.opener)
     if reservation.state in (State.COMMITTED, State.SETTLED_LATE):
         raise already_committed(reservation)
     if reservation.state is not State.ACTIVE:
         return AsItEnded()
-    return Released(returned=give_back(wallet, reservation.parts, now))
+    return run_out(wallet, reservation, State.RELEASED, now)
+
+
+def run_out(wallet: Wallet, reservation: Reservation, state: State, now: int) -> Captured:
+    """Decide how a hold ends without a Commit: what was reported is charged, the rest is given back."""
+    if reservation.reported_quantity:
+        return charge_reported(wallet, reservation, reservation.reported_quantity, state, now)
+    return Captured(0, 0, [], [], give_back(wallet, reservation.parts, now), state)
 
 
 def give_back(wallet: Wallet, parts: Iterable[Part], now: int) -> Returned:

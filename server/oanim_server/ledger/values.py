@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from oanim_models.quantities import charge_micros
+
 if TYPE_CHECKING:
     from oanim_server.ledger.windows import Period, Window
 
@@ -45,6 +47,8 @@ class Method(IntEnum):
     FREEZE = 11
     SET_LIMIT = 12
     DELETE_LIMIT = 13
+    USAGE = 14
+    REPORT = 15
     SUBMIT_RENDER = 16
 
 
@@ -66,6 +70,7 @@ class Kind(IntEnum):
     ADJUSTMENT = 13
     FREEZE = 14
     LIMIT = 15
+    USAGE = 16
 
 
 class Account(IntEnum):
@@ -244,6 +249,23 @@ class Line(NamedTuple):
     base_quantity: int
     quantity: int
 
+    def cost_micros(self, quantity: int) -> int:
+        """What a quantity costs at the pinned price, 0 for none."""
+        return charge_micros(self.price_micros, self.base_quantity, quantity)
+
+
+class UsageItem(NamedTuple):
+    """Work that a service did without a hold, and who paid for it. `number` is the wallet_seq of its row."""
+
+    wallet_id: int
+    number: int
+    at: int
+    api_key_id: str
+    line: Line
+    labels: dict[str, str]
+    charged_micros: int
+    uncollected_micros: int
+
 
 @dataclass(slots=True)
 class Counter:
@@ -275,6 +297,8 @@ class Reservation:
     line: Line | None
     scopes: tuple[Scope, ...]
     labels: dict[str, str]
+    # The greatest quantity that usage was reported with; above 0, it is charged by this counter alone.
+    reported_quantity: int = 0
 
     @property
     def held_micros(self) -> int:
@@ -338,6 +362,8 @@ class ReservationFacts(NamedTuple):
     line: Line | None
     scopes: tuple[Scope, ...]
     labels: dict[str, str]
+    # As it stands now. No row of the journal tells it: answers of operations do not have it.
+    reported_quantity: int = 0
 
     @property
     def held_micros(self) -> int:

@@ -27,6 +27,7 @@ from oanim_server.ledger.values import (
     Reservation,
     Scope,
     State,
+    UsageItem,
     Wallet,
 )
 from oanim_server.ledger.windows import Window, window_of
@@ -80,7 +81,7 @@ class Fetch(Protocol):
     def spent(
         self, wallet: Wallet, api_key_id: str, window: Window, without: Collection[int]
     ) -> tuple[int, int]:
-        """What reservations made in a window, but some, were charged and hold; an empty key is any."""
+        """What a window's usage items and reservations, but some, were charged and hold; no key is any."""
 
 
 class WorkingSet:
@@ -100,6 +101,7 @@ class WorkingSet:
         self.changed_wallets: dict[int, int] = {}
         self.new_reservations: dict[tuple[int, int], Reservation] = {}
         self.changed_reservations: dict[tuple[int, int], int] = {}
+        self.new_items: list[UsageItem] = []
         self.new_lots: dict[tuple[int, int], Lot] = {}
         self.changed_lots: dict[tuple[int, int], Lot] = {}
         self.changed_counters: set[CounterKey] = set()
@@ -270,6 +272,9 @@ class WorkingSet:
     def end(self, reservation: Reservation, state: State, at: int) -> None:
         reservation.state = state
         reservation.ended_at = at
+        if reservation.reported_quantity:
+            # The quantity of its Commit is the last report.
+            reservation.reported_quantity = reservation.captured_quantity
 
     def _spent(self, wallet_id: int, api_key_id: str, window: Window) -> Counter:
         """What was spent in a window before anybody counted, by what is stored and by this group."""
@@ -285,17 +290,40 @@ class WorkingSet:
             ):
                 charged += reservation.captured_micros
                 held += reservation.held_micros
+        for item in self.new_items:
+            if (
+                item.wallet_id == wallet_id
+                and api_key_id in ("", item.api_key_id)
+                and window.start <= item.at < window.end
+            ):
+                charged += item.charged_micros
         return Counter(charged, held)
 
-    def use(self, reservation: Reservation, at: int, charged_micros: int) -> None:
+    def use(self, work: Reservation | UsageItem, at: int, charged_micros: int) -> None:
+        """Add a charge to the usage of its day."""
         if not charged_micros:
             return
-        line = reservation.line
+        line = work.line
         model, category = (line.model, line.category) if line else ("", "")
-        project = reservation.labels.get("project", "")
-        total = self.usage[reservation.wallet_id, at // DAY, model, category, reservation.api_key_id, project]
+        project = work.labels.get("project", "")
+        total = self.usage[work.wallet_id, at // DAY, model, category, work.api_key_id, project]
         total[0] += 1
         total[1] += charged_micros
+
+    def use_item(self, item: UsageItem) -> None:
+        """Count work that was done without a hold."""
+        for cap in self.caps(item.wallet_id, item.api_key_id, (), item.at):
+            self.counter(item.wallet_id, cap).charged_micros += item.charged_micros
+            self.changed_counters.add((item.wallet_id, *cap.counted_under))
+        self.new_items.append(item)
+        self.use(item, item.at, item.charged_micros)
+
+    def raise_counter(self, reservation: Reservation, quantity: int) -> None:
+        """Note how much was used under a hold. It is no row of the journal: no money moves."""
+        key = (reservation.wallet_id, reservation.number)
+        if key not in self.new_reservations:
+            self.changed_reservations.setdefault(key, reservation.last_seq)
+        reservation.reported_quantity = quantity
 
     def due_at(self, wallet: Wallet, at: int | None) -> None:
         if at is not None and (wallet.next_due_at is None or at < wallet.next_due_at):

@@ -162,10 +162,11 @@ class AdminServicer:
             work=[
                 pb.UncollectedWork(
                     account_id=messages.account_text(work.wallet_id),
-                    reservation_id=messages.reservation_text(work.wallet_id, work.reservation),
+                    reservation_id=messages.maybe_reservation_text(work.wallet_id, work.reservation),
                     at=messages.timestamp(work.at),
                     model=work.model,
                     uncollected_micros=work.uncollected_micros,
+                    event_id=work.event_id,
                 )
                 for work in found[:limit]
             ],

@@ -56,6 +56,13 @@ class Buckets:
         self._refuse_empty(bucket[0], rate)
         bucket[0] -= 1.0
 
+    def spend(self, holder: int | str, rate: Rate, count: int, now: float) -> float:
+        """Take a number of calls from a bucket that may run dry; how many seconds to wait for them."""
+        bucket = self._buckets.setdefault(holder, [float(rate.burst), now, rate.per_second, rate.burst])
+        bucket[0] = self._filled(bucket, rate, now) - count
+        bucket[1] = max(bucket[1], now)
+        return max(0.0, -bucket[0]) / rate.per_second
+
     def check(self, holder: int | str, rate: Rate, now: float) -> None:
         """See that there is one to take.
 

@@ -48,6 +48,10 @@ class Call:
         caller: Caller | None = getattr(self, "caller", None)
         return (SERVER, "local") if caller is None else (caller.account_id, caller.key_id)
 
+    async def paced(self, operations: int) -> None:
+        """Wait until the caller's rate has room for so many operations; where requests are a stream."""
+        raise NotImplementedError
+
     @property
     def address(self) -> str:
         """The network address of the caller, behind proxies that are configured; text without a port."""

@@ -43,7 +43,13 @@ _UPLOADS = frozenset(
 )
 # Streams that no work of the server's ends: they are ended when it begins to drain.
 _ENDLESS = frozenset(
-    {"WalletService/WatchWallet", "CheckoutService/WatchCheckout", "RenderService/WatchRender"}
+    {
+        "CheckoutService/WatchCheckout",
+        "RenderService/WatchRender",
+        "WalletService/Meter",
+        "WalletService/StreamUsage",
+        "WalletService/WatchWallet",
+    }
 )
 # Streams that follow work which goes on without them, here or in the next life.
 _FOLLOWING = frozenset({"GenerateService/Generate"})

@@ -325,6 +325,13 @@ class Streaming(Handler):
         async for raw in source:
             yield self.parsed(raw)
 
+    async def paced(self, operations: int) -> None:
+        """Wait until the caller's rate has room for so many operations: a stream is slowed, not refused."""
+        rate = self.edge.limits.rates[self.caller.role]
+        seconds = self.edge.buckets.spend(self.caller.account_id, rate, operations, perf_counter())
+        if seconds:
+            await asyncio.sleep(seconds)
+
 
 class StreamUnary(Streaming):
     """Requests until the caller has sent all, then an answer."""

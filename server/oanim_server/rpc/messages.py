@@ -50,6 +50,11 @@ def reservation_text(wallet_id: int, number: int) -> str:
     return f"{account_text(wallet_id)}-{number}"
 
 
+def maybe_reservation_text(wallet_id: int, number: int) -> str:
+    """The same; empty for 0, which is none."""
+    return reservation_text(wallet_id, number) if number else ""
+
+
 def wallet(facts: WalletFacts) -> wallet_pb2.Wallet:
     """A wallet."""
     return wallet_pb2.Wallet(
@@ -87,6 +92,7 @@ def reservation(facts: ReservationFacts) -> reservation_pb2.Reservation:
         ],
         labels=facts.labels,
         uncollected_micros=facts.uncollected_micros,
+        reported_quantity=facts.reported_quantity,
     )
 
 
@@ -106,13 +112,54 @@ def outcome_reservation(outcome: Outcome) -> reservation_pb2.Reservation | None:
     return None if outcome.reservation is None else reservation(outcome.reservation)
 
 
+def reserved(outcome: Outcome) -> wallet_service_pb2.ReserveResponse:
+    """The answer of a Reserve."""
+    return wallet_service_pb2.ReserveResponse(
+        reservation=outcome_reservation(outcome), wallet=wallet(outcome.wallet), replayed=outcome.replayed
+    )
+
+
+def committed(outcome: Outcome) -> wallet_service_pb2.CommitResponse:
+    """The answer of a Commit."""
+    return wallet_service_pb2.CommitResponse(
+        reservation=outcome_reservation(outcome),
+        wallet=wallet(outcome.wallet),
+        replayed=outcome.replayed,
+        charged_micros=outcome.charged_micros,
+        uncollected_micros=outcome.uncollected_micros,
+    )
+
+
+def released(outcome: Outcome) -> wallet_service_pb2.ReleaseResponse:
+    """The answer of a Release."""
+    return wallet_service_pb2.ReleaseResponse(
+        reservation=outcome_reservation(outcome),
+        wallet=wallet(outcome.wallet),
+        replayed=outcome.replayed,
+        released_micros=outcome.released_micros,
+    )
+
+
+def counted(outcome: Outcome) -> wallet_service_pb2.UsageAccepted:
+    """The answer of a usage item that was counted."""
+    facts = outcome.wallet
+    return wallet_service_pb2.UsageAccepted(
+        charged_micros=outcome.charged_micros,
+        uncollected_micros=outcome.uncollected_micros,
+        available_micros=facts.balance_micros - facts.held_micros,
+        wallet_seq=facts.seq,
+        replayed=outcome.replayed,
+        reported_quantity=0 if outcome.reservation is None else outcome.reservation.reported_quantity,
+    )
+
+
 def transaction(row: Row, statement: Statement) -> wallet_service_pb2.Transaction:
     """A row of a statement's page."""
     return wallet_service_pb2.Transaction(
         wallet_seq=row.seq,
         at=timestamp(row.at),
         kind=cast("wallet_service_pb2.TransactionKind.ValueType", row.kind),
-        reservation_id=reservation_text(row.wallet_id, row.reservation) if row.reservation else "",
+        reservation_id=maybe_reservation_text(row.wallet_id, row.reservation),
         entries=[
             wallet_service_pb2.Entry(account=account, amount_micros=micros)
             for account, micros in json.loads(row.entries)
@@ -158,10 +205,11 @@ def usage_record(charge: ChargeRecord) -> wallet_service_pb2.UsageRecord:
         category=charge.category,
         charged_micros=charge.charged_micros,
         quantity=charge.quantity,
-        reservation_id=reservation_text(charge.wallet_id, charge.reservation),
+        reservation_id=maybe_reservation_text(charge.wallet_id, charge.reservation),
         api_key_id=charge.api_key_id,
         project=charge.project,
         wallet_seq=charge.seq,
+        event_id=charge.event_id,
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from oanim_server.accounts.values import Role
 from oanim_server.ledger.operations import Commit, Extend, Refused, Release, Reserve
 from oanim_server.ledger.refusals import InvalidField, Refusal
+from oanim_server.ledger.usage import Report, Use
 from oanim_server.rendering.holding import Held, UnderLease
 from oanim_server.rpc import render_messages, shape
 
@@ -59,9 +60,59 @@ def _under_lease(wallet_id: int, number: int, call: Call) -> UnderLease | None:
     return UnderLease((wallet_id, number), call.caller.account_id)
 
 
-def commit(request: wallet_service_pb2.CommitRequest, call: Call) -> Commit:
-    """A Commit."""
-    wallet_id, number = call.reservation(request.reservation_id)
+async def metered(
+    operation: wallet_service_pb2.MeterOperation, call: Call, prices: Prices
+) -> Reserve | Commit | Release:
+    """An operation of a Meter stream; a Commit or a Release may name the key of its Reserve."""
+    kind = shape.chosen("operation", operation.WhichOneof("operation"))
+    if kind == "reserve":
+        return await reserve(operation.reserve, call, prices)
+    named: tuple[str, int] = ("", 0)
+    if operation.reserve_key:
+        if (operation.commit if kind == "commit" else operation.release).reservation_id:
+            raise InvalidField(
+                field="reserve_key",
+                description="give the reservation or the key of its Reserve, not both",
+            )
+        key = shape.text("reserve_key", operation.reserve_key, shape.MAX_KEY_BYTES)
+        named = key, call.account(operation.account_id)
+    if kind == "commit":
+        return commit(operation.commit, call, *named)
+    return release(operation.release, call, *named)
+
+
+async def usage(item: wallet_service_pb2.UsageItem, call: Call, prices: Prices) -> Report | Use:
+    """A usage item; one that cannot be priced is refused at its turn, after its key."""
+    if shape.chosen("usage", item.WhichOneof("usage")) == "reservation":
+        wallet_id, number = call.reservation(item.reservation.reservation_id)
+        quantity = shape.quantity("reservation.quantity", item.reservation.quantity, least=0)
+        caller = call.caller.account_id
+        return Report(wallet_id=wallet_id, caller=caller, reservation=number, quantity=quantity)
+    event = item.event
+    if not event.account_id:
+        raise InvalidField(field="event.account_id", description="it must name the account that used it")
+    model = shape.model("event.line.model", event.line.model)
+    quantity = shape.quantity("event.line.quantity", event.line.quantity)
+    fields: dict[str, Any] = {
+        "wallet_id": call.account(event.account_id),
+        "caller": call.caller.account_id,
+        "api_key_id": call.caller.key_id,
+        "idempotency_key": shape.text("event.event_id", event.event_id, shape.MAX_KEY_BYTES),
+        "labels": shape.labels(event.labels),
+        "asked": (model, quantity),
+    }
+    try:
+        quote = await prices.quote_quantity(model, quantity)
+    except Refusal as refusal:
+        return Use(**fields, amount_micros=0, line=None, companion=Refused(refusal))
+    return Use(**fields, amount_micros=quote.amount_micros, line=quote.line)
+
+
+def commit(
+    request: wallet_service_pb2.CommitRequest, call: Call, reserve_key: str = "", account: int = 0
+) -> Commit:
+    """A Commit, of a reservation by its id or by the key of the caller's Reserve for an account."""
+    wallet_id, number = (account, 0) if reserve_key else call.reservation(request.reservation_id)
     charge = shape.chosen("charge", request.WhichOneof("charge"))
     by_amount = charge == "amount_micros"
     return Commit(
@@ -70,6 +121,7 @@ def commit(request: wallet_service_pb2.CommitRequest, call: Call) -> Commit:
         idempotency_key=shape.idempotency_key(request.idempotency_key),
         companion=_under_lease(wallet_id, number, call),
         reservation=number,
+        reserve_key=reserve_key,
         amount_micros=shape.amount(charge, request.amount_micros, least=0) if by_amount else None,
         quantity=None if by_amount else shape.quantity(charge, request.quantity, least=0),
         keep_rest=request.keep_rest,
@@ -77,14 +129,17 @@ def commit(request: wallet_service_pb2.CommitRequest, call: Call) -> Commit:
     )
 
 
-def release(request: wallet_service_pb2.ReleaseRequest, call: Call) -> Release:
-    """A Release."""
-    wallet_id, number = call.reservation(request.reservation_id)
+def release(
+    request: wallet_service_pb2.ReleaseRequest, call: Call, reserve_key: str = "", account: int = 0
+) -> Release:
+    """A Release, named as a Commit."""
+    wallet_id, number = (account, 0) if reserve_key else call.reservation(request.reservation_id)
     return Release(
         wallet_id=wallet_id,
         caller=call.caller.account_id,
         idempotency_key=shape.idempotency_key(request.idempotency_key),
         reservation=number,
+        reserve_key=reserve_key,
     )
 
 

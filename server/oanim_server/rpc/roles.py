@@ -27,6 +27,7 @@ _WORKER = frozenset({Role.WORKER})
 # A worker spends under the lease of a render alone.
 _HOLDERS = SPENDERS | _WORKER
 _ADMIN = frozenset({Role.ADMIN})
+_SERVICE = frozenset({Role.SERVICE})
 _LOCAL_SOCKET_ONLY: frozenset[Role] = frozenset()
 
 _TABLE: dict[str, Roles] = {
@@ -49,6 +50,8 @@ _TABLE: dict[str, Roles] = {
     "WalletService/ListTransactions": _READERS,
     "WalletService/GetUsage": _READERS,
     "WalletService/ListUsage": _READERS,
+    "WalletService/StreamUsage": _SERVICE,
+    "WalletService/Meter": _SERVICE,
     "PricingService/ListPrices": _ANYONE,
     "PricingService/GetPrice": _ANYONE,
     "PricingService/Quote": _READERS,

@@ -164,17 +164,22 @@ class _Reflection:
 
 
 def _server(edge: Edge, streams_per_connection: int) -> grpc.aio.Server:
+    # Calls that the event loop has not come to yet. By itself grpc cancels some of them from a thousand on,
+    # without a word of ours; the edge refuses, with a reason, what is too much.
+    pending = edge.limits.calls_in_flight + _MORE_CALLS
     server = grpc.aio.server(
         options=(
             ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not a replica
             ("grpc.max_concurrent_streams", streams_per_connection),
             ("grpc.max_receive_message_length", _RECEIVE_BYTES),
+            ("grpc.server.max_pending_requests", pending),
+            ("grpc.server.max_pending_requests_hard_limit", pending),
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 20_000),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ),
-        maximum_concurrent_rpcs=edge.limits.calls_in_flight + _MORE_CALLS,
+        maximum_concurrent_rpcs=pending,
     )
     server.add_generic_rpc_handlers((edge,))
     return server

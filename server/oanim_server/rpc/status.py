@@ -22,6 +22,8 @@ from oanim_server.ledger.refusals import (
     SpendLimitExceeded,
 )
 from oanim_server.rpc.refusals import TABLE, Row, blocked_limit, blocked_scope, opener
+from openanimate.metering.v1 import wallet_service_pb2 as pb
+from openanimate.metering.v1.error_reason_pb2 import ErrorReason
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -53,6 +55,23 @@ def answer(refusal: Refusal) -> Answer:
         packed.Pack(detail)
         status.details.append(packed)
     return Answer(row.code, message, ((DETAILS, status.SerializeToString()),))
+
+
+def in_stream(refusal: Refusal) -> pb.Refusal:
+    """A refusal of one operation of a stream, whole: what a unary call would have failed with.
+
+    :raises Refusal: of a class that has no row: a fault of ours, which ends the stream.
+    """
+    row = TABLE.get(type(refusal))
+    if row is None:
+        raise refusal
+    _, message, ((_, status),) = answer(refusal)
+    return pb.Refusal(
+        reason=ErrorReason.Value(f"ERROR_REASON_{row.reason}"),
+        message=message,
+        metadata=_metadata(refusal, row),
+        status=status,
+    )
 
 
 def _metadata(refusal: Refusal, row: Row) -> dict[str, str]:

@@ -6,16 +6,18 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, cast
 
 from oanim_server.ledger.reads import Grouping
-from oanim_server.rpc import messages, requests, shape
+from oanim_server.rpc import messages, requests, shape, streams
 from openanimate.metering.v1 import wallet_service_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from oanim_server.ledger.ledger import Ledger
+    from oanim_server.ledger.operations import Operation
     from oanim_server.ledger.values import WalletFacts
     from oanim_server.pricing.prices import Prices
     from oanim_server.rpc.call import Call
+    from oanim_server.rpc.streams import Work
 
 _DEFAULT_DAYS_BEFORE = 29
 _GROUPINGS: dict[int, Grouping] = {
@@ -49,30 +51,15 @@ class WalletServicer:
 
     async def Reserve(self, request: pb.ReserveRequest, call: Call) -> pb.ReserveResponse:
         outcome = await self._ledger.submit(await requests.reserve(request, call, self._prices))
-        return pb.ReserveResponse(
-            reservation=messages.outcome_reservation(outcome),
-            wallet=messages.wallet(outcome.wallet),
-            replayed=outcome.replayed,
-        )
+        return messages.reserved(outcome)
 
     async def Commit(self, request: pb.CommitRequest, call: Call) -> pb.CommitResponse:
         outcome = await self._ledger.submit(requests.commit(request, call))
-        return pb.CommitResponse(
-            reservation=messages.outcome_reservation(outcome),
-            wallet=messages.wallet(outcome.wallet),
-            replayed=outcome.replayed,
-            charged_micros=outcome.charged_micros,
-            uncollected_micros=outcome.uncollected_micros,
-        )
+        return messages.committed(outcome)
 
     async def Release(self, request: pb.ReleaseRequest, call: Call) -> pb.ReleaseResponse:
         outcome = await self._ledger.submit(requests.release(request, call))
-        return pb.ReleaseResponse(
-            reservation=messages.outcome_reservation(outcome),
-            wallet=messages.wallet(outcome.wallet),
-            replayed=outcome.replayed,
-            released_micros=outcome.released_micros,
-        )
+        return messages.released(outcome)
 
     async def Extend(self, request: pb.ExtendRequest, call: Call) -> pb.ExtendResponse:
         outcome = await self._ledger.submit(requests.extend(request, call))
@@ -148,3 +135,29 @@ class WalletServicer:
             records=map(messages.usage_record, found[:limit]),
             next_page_token=shape.next_page([charge.seq for charge in found], limit),
         )
+
+    async def StreamUsage(
+        self, asked: AsyncIterator[pb.StreamUsageRequest], call: Call
+    ) -> AsyncGenerator[pb.StreamUsageResponse]:
+        async def works(request: pb.StreamUsageRequest) -> list[Work]:
+            return await streams.works("items", request.items, call, self._usage)
+
+        async with aclosing(streams.in_turn(asked, works, self._ledger)) as answered:
+            async for _, outcomes in answered:
+                yield pb.StreamUsageResponse(outcomes=map(streams.usage_outcome, outcomes))
+
+    async def Meter(
+        self, asked: AsyncIterator[pb.MeterRequest], call: Call
+    ) -> AsyncGenerator[pb.MeterResponse]:
+        async def works(request: pb.MeterRequest) -> list[Work]:
+            return await streams.works("operations", request.operations, call, self._operation)
+
+        async with aclosing(streams.in_turn(asked, works, self._ledger)) as answered:
+            async for operations, outcomes in answered:
+                yield pb.MeterResponse(outcomes=map(streams.meter_outcome, operations, outcomes))
+
+    async def _usage(self, item: pb.UsageItem, call: Call) -> Operation:
+        return await requests.usage(item, call, self._prices)
+
+    async def _operation(self, operation: pb.MeterOperation, call: Call) -> Operation:
+        return await requests.metered(operation, call, self._prices)

@@ -662,14 +662,17 @@ class UncollectedWork(_message.Message):
     AT_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     UNCOLLECTED_MICROS_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """The account."""
     reservation_id: _builtins.str
-    """The reservation that it was done under."""
+    """The reservation that it was done under; empty for usage without one."""
     model: _builtins.str
     """The model; empty for work that was metered by amount."""
     uncollected_micros: _builtins.int
     """What nobody was charged, in micro-USD."""
+    event_id: _builtins.str
+    """The service's event, of usage without a reservation."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
         """When it was booked."""
@@ -682,10 +685,11 @@ class UncollectedWork(_message.Message):
         at: _timestamp_pb2.Timestamp | None = ...,
         model: _builtins.str = ...,
         uncollected_micros: _builtins.int = ...,
+        event_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "at", b"at", "model", b"model", "reservation_id", b"reservation_id", "uncollected_micros", b"uncollected_micros"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "at", b"at", "event_id", b"event_id", "model", b"model", "reservation_id", b"reservation_id", "uncollected_micros", b"uncollected_micros"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

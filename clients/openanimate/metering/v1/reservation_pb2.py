@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)openanimate/metering/v1/reservation.proto\x12\x17openanimate.metering.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"G\n\nSpendScope\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x19\n\x0climit_micros\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x0f\n\r_limit_micros\"\x81\x01\n\x0bPinnedPrice\x12\x15\n\rprice_version\x18\x01 \x01(\x03\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\ramount_micros\x18\x03 \x01(\x03\x12\x15\n\rbase_quantity\x18\x04 \x01(\x03\x12\x0c\n\x04unit\x18\x05 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x06 \x01(\t\"\xf0\x04\n\x0bReservation\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x38\n\x05state\x18\x03 \x01(\x0e\x32).openanimate.metering.v1.ReservationState\x12\x17\n\x0freserved_micros\x18\x04 \x01(\x03\x12\x17\n\x0f\x63\x61ptured_micros\x18\x05 \x01(\x03\x12\x13\n\x0bheld_micros\x18\x06 \x01(\x03\x12\x10\n\x08\x63\x61ptures\x18\x07 \x01(\x03\x12\x19\n\x11\x63\x61ptured_quantity\x18\x08 \x01(\x03\x12\x33\n\x05price\x18\t \x01(\x0b\x32$.openanimate.metering.v1.PinnedPrice\x12\x17\n\x0fquoted_quantity\x18\n \x01(\x03\x12.\n\nexpires_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncreated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\topened_by\x18\r \x01(\t\x12\x39\n\x0cspend_scopes\x18\x0e \x03(\x0b\x32#.openanimate.metering.v1.SpendScope\x12@\n\x06labels\x18\x0f \x03(\x0b\x32\x30.openanimate.metering.v1.Reservation.LabelsEntry\x12\x1a\n\x12uncollected_micros\x18\x10 \x01(\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xd7\x01\n\x10ReservationState\x12!\n\x1dRESERVATION_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18RESERVATION_STATE_ACTIVE\x10\x01\x12\x1f\n\x1bRESERVATION_STATE_COMMITTED\x10\x02\x12\x1e\n\x1aRESERVATION_STATE_RELEASED\x10\x03\x12\x1d\n\x19RESERVATION_STATE_EXPIRED\x10\x04\x12\"\n\x1eRESERVATION_STATE_SETTLED_LATE\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)openanimate/metering/v1/reservation.proto\x12\x17openanimate.metering.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"G\n\nSpendScope\x12\r\n\x05scope\x18\x01 \x01(\t\x12\x19\n\x0climit_micros\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x0f\n\r_limit_micros\"\x81\x01\n\x0bPinnedPrice\x12\x15\n\rprice_version\x18\x01 \x01(\x03\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\ramount_micros\x18\x03 \x01(\x03\x12\x15\n\rbase_quantity\x18\x04 \x01(\x03\x12\x0c\n\x04unit\x18\x05 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x06 \x01(\t\"\x8b\x05\n\x0bReservation\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\t\x12\x38\n\x05state\x18\x03 \x01(\x0e\x32).openanimate.metering.v1.ReservationState\x12\x17\n\x0freserved_micros\x18\x04 \x01(\x03\x12\x17\n\x0f\x63\x61ptured_micros\x18\x05 \x01(\x03\x12\x13\n\x0bheld_micros\x18\x06 \x01(\x03\x12\x10\n\x08\x63\x61ptures\x18\x07 \x01(\x03\x12\x19\n\x11\x63\x61ptured_quantity\x18\x08 \x01(\x03\x12\x33\n\x05price\x18\t \x01(\x0b\x32$.openanimate.metering.v1.PinnedPrice\x12\x17\n\x0fquoted_quantity\x18\n \x01(\x03\x12.\n\nexpires_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncreated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\topened_by\x18\r \x01(\t\x12\x39\n\x0cspend_scopes\x18\x0e \x03(\x0b\x32#.openanimate.metering.v1.SpendScope\x12@\n\x06labels\x18\x0f \x03(\x0b\x32\x30.openanimate.metering.v1.Reservation.LabelsEntry\x12\x1a\n\x12uncollected_micros\x18\x10 \x01(\x03\x12\x19\n\x11reported_quantity\x18\x11 \x01(\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xd7\x01\n\x10ReservationState\x12!\n\x1dRESERVATION_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18RESERVATION_STATE_ACTIVE\x10\x01\x12\x1f\n\x1bRESERVATION_STATE_COMMITTED\x10\x02\x12\x1e\n\x1aRESERVATION_STATE_RELEASED\x10\x03\x12\x1d\n\x19RESERVATION_STATE_EXPIRED\x10\x04\x12\"\n\x1eRESERVATION_STATE_SETTLED_LATE\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,14 +34,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RESERVATION_LABELSENTRY']._loaded_options = None
   _globals['_RESERVATION_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_RESERVATIONSTATE']._serialized_start=936
-  _globals['_RESERVATIONSTATE']._serialized_end=1151
+  _globals['_RESERVATIONSTATE']._serialized_start=963
+  _globals['_RESERVATIONSTATE']._serialized_end=1178
   _globals['_SPENDSCOPE']._serialized_start=103
   _globals['_SPENDSCOPE']._serialized_end=174
   _globals['_PINNEDPRICE']._serialized_start=177
   _globals['_PINNEDPRICE']._serialized_end=306
   _globals['_RESERVATION']._serialized_start=309
-  _globals['_RESERVATION']._serialized_end=933
-  _globals['_RESERVATION_LABELSENTRY']._serialized_start=888
-  _globals['_RESERVATION_LABELSENTRY']._serialized_end=933
+  _globals['_RESERVATION']._serialized_end=960
+  _globals['_RESERVATION_LABELSENTRY']._serialized_start=915
+  _globals['_RESERVATION_LABELSENTRY']._serialized_end=960
 # @@protoc_insertion_point(module_scope)

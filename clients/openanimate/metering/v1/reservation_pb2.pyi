@@ -184,6 +184,7 @@ class Reservation(_message.Message):
     SPEND_SCOPES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     UNCOLLECTED_MICROS_FIELD_NUMBER: _builtins.int
+    REPORTED_QUANTITY_FIELD_NUMBER: _builtins.int
     reservation_id: _builtins.str
     """The account's id, a hyphen and a number: `<account>-<number>`."""
     account_id: _builtins.str
@@ -216,7 +217,12 @@ class Reservation(_message.Message):
     """
     uncollected_micros: _builtins.int
     """What was charged to nobody, in micro-USD: a late Commit that the wallet
-    could not cover.
+    could not cover, or reported usage that was not held for.
+    """
+    reported_quantity: _builtins.int
+    """The greatest quantity that usage was reported with. Above 0 it is what the
+    reservation is charged by, once, when it ends. Read it with GetReservation:
+    answers of operations leave it at 0.
     """
     @_builtins.property
     def price(self) -> Global___PinnedPrice:
@@ -261,10 +267,11 @@ class Reservation(_message.Message):
         spend_scopes: _abc.Iterable[Global___SpendScope] | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         uncollected_micros: _builtins.int = ...,
+        reported_quantity: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "captured_micros", b"captured_micros", "captured_quantity", b"captured_quantity", "captures", b"captures", "created_at", b"created_at", "expires_at", b"expires_at", "held_micros", b"held_micros", "labels", b"labels", "opened_by", b"opened_by", "price", b"price", "quoted_quantity", b"quoted_quantity", "reservation_id", b"reservation_id", "reserved_micros", b"reserved_micros", "spend_scopes", b"spend_scopes", "state", b"state", "uncollected_micros", b"uncollected_micros"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "captured_micros", b"captured_micros", "captured_quantity", b"captured_quantity", "captures", b"captures", "created_at", b"created_at", "expires_at", b"expires_at", "held_micros", b"held_micros", "labels", b"labels", "opened_by", b"opened_by", "price", b"price", "quoted_quantity", b"quoted_quantity", "reported_quantity", b"reported_quantity", "reservation_id", b"reservation_id", "reserved_micros", b"reserved_micros", "spend_scopes", b"spend_scopes", "state", b"state", "uncollected_micros", b"uncollected_micros"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from openanimate.metering.v1 import error_reason_pb2 as _error_reason_pb2
 from openanimate.metering.v1 import reservation_pb2 as _reservation_pb2
 from openanimate.metering.v1 import wallet_pb2 as _wallet_pb2
 import builtins as _builtins
@@ -62,6 +63,8 @@ class _TransactionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Trans
     """The operator stopped the account from starting work, or let it again."""
     TRANSACTION_KIND_LIMIT: _TransactionKind.ValueType  # 15
     """The owner set or deleted a limit."""
+    TRANSACTION_KIND_USAGE: _TransactionKind.ValueType  # 16
+    """A service reported work that was done without a reservation."""
 
 class TransactionKind(_TransactionKind, metaclass=_TransactionKindEnumTypeWrapper):
     """What a journal row records."""
@@ -100,6 +103,8 @@ TRANSACTION_KIND_FREEZE: TransactionKind.ValueType  # 14
 """The operator stopped the account from starting work, or let it again."""
 TRANSACTION_KIND_LIMIT: TransactionKind.ValueType  # 15
 """The owner set or deleted a limit."""
+TRANSACTION_KIND_USAGE: TransactionKind.ValueType  # 16
+"""A service reported work that was done without a reservation."""
 Global___TransactionKind: _TypeAlias = TransactionKind  # noqa: Y015
 
 class _LedgerAccount:
@@ -1214,6 +1219,7 @@ class UsageRecord(_message.Message):
     API_KEY_ID_FIELD_NUMBER: _builtins.int
     PROJECT_FIELD_NUMBER: _builtins.int
     WALLET_SEQ_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """Who did the work: `fal`, or empty for work that was metered by amount."""
     model: _builtins.str
@@ -1227,13 +1233,15 @@ class UsageRecord(_message.Message):
     0 for an amount.
     """
     reservation_id: _builtins.str
-    """The reservation that was charged."""
+    """The reservation that was charged; empty for usage without one."""
     api_key_id: _builtins.str
     """The API key that started the work."""
     project: _builtins.str
     """The label `project` of the work."""
     wallet_seq: _builtins.int
     """The row of the journal."""
+    event_id: _builtins.str
+    """The service's event, of usage without a reservation."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
         """When it was charged."""
@@ -1251,10 +1259,11 @@ class UsageRecord(_message.Message):
         api_key_id: _builtins.str = ...,
         project: _builtins.str = ...,
         wallet_seq: _builtins.int = ...,
+        event_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "at", b"at", "category", b"category", "charged_micros", b"charged_micros", "model", b"model", "project", b"project", "provider", b"provider", "quantity", b"quantity", "reservation_id", b"reservation_id", "wallet_seq", b"wallet_seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "at", b"at", "category", b"category", "charged_micros", b"charged_micros", "event_id", b"event_id", "model", b"model", "project", b"project", "provider", b"provider", "quantity", b"quantity", "reservation_id", b"reservation_id", "wallet_seq", b"wallet_seq"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1287,3 +1296,447 @@ class ListUsageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListUsageResponse: _TypeAlias = ListUsageResponse  # noqa: Y015
+
+@_typing.final
+class Refusal(_message.Message):
+    """Why one operation of a stream was refused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    reason: _error_reason_pb2.ErrorReason.ValueType
+    """The reason."""
+    message: _builtins.str
+    """What happened and what to do, in a sentence."""
+    status: _builtins.bytes
+    """A google.rpc.Status, serialised: the status, with all its details, that a
+    unary call would have failed with.
+    """
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The reason's metadata, as ErrorReason documents it."""
+
+    def __init__(
+        self,
+        *,
+        reason: _error_reason_pb2.ErrorReason.ValueType = ...,
+        message: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        status: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "metadata", b"metadata", "reason", b"reason", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Refusal: _TypeAlias = Refusal  # noqa: Y015
+
+@_typing.final
+class ReservationUsage(_message.Message):
+    """Usage under a reservation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    reservation_id: _builtins.str
+    """The reservation, of a priced line, that the caller opened. Required."""
+    quantity: _builtins.int
+    """How much was used until now in all, in the unit of its pinned price, from 0
+    to 10^9.
+    """
+    def __init__(
+        self,
+        *,
+        reservation_id: _builtins.str = ...,
+        quantity: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quantity", b"quantity", "reservation_id", b"reservation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReservationUsage: _TypeAlias = ReservationUsage  # noqa: Y015
+
+@_typing.final
+class EventUsage(_message.Message):
+    """Usage without a reservation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """The account that used it. Required."""
+    event_id: _builtins.str
+    """Names the event, once a service and account, for ever. 1 to 255 bytes,
+    required.
+    """
+    @_builtins.property
+    def line(self) -> Global___PricedLine:
+        """What was used; priced by the price table that is in force."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels to keep with the charge: at most 8, names of 1 to 64 bytes, values
+        of at most 128 bytes. `project` groups usage.
+        """
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        event_id: _builtins.str = ...,
+        line: Global___PricedLine | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["line", b"line"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "event_id", b"event_id", "labels", b"labels", "line", b"line"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventUsage: _TypeAlias = EventUsage  # noqa: Y015
+
+@_typing.final
+class UsageItem(_message.Message):
+    """Something that was used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reservation(self) -> Global___ReservationUsage:
+        """Raises the counter of a reservation."""
+
+    @_builtins.property
+    def event(self) -> Global___EventUsage:
+        """Charges an account."""
+
+    def __init__(
+        self,
+        *,
+        reservation: Global___ReservationUsage | None = ...,
+        event: Global___EventUsage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "reservation", b"reservation", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "reservation", b"reservation", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_usage: _TypeAlias = _typing.Literal["reservation", "event"]  # noqa: Y015
+    _WhichOneofArgType_usage: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_usage) -> _WhichOneofReturnType_usage | None: ...
+
+Global___UsageItem: _TypeAlias = UsageItem  # noqa: Y015
+
+@_typing.final
+class StreamUsageRequest(_message.Message):
+    """Usage, in the order in which it came up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageItem]:
+        """At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___UsageItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamUsageRequest: _TypeAlias = StreamUsageRequest  # noqa: Y015
+
+@_typing.final
+class UsageAccepted(_message.Message):
+    """An item was counted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHARGED_MICROS_FIELD_NUMBER: _builtins.int
+    UNCOLLECTED_MICROS_FIELD_NUMBER: _builtins.int
+    AVAILABLE_MICROS_FIELD_NUMBER: _builtins.int
+    WALLET_SEQ_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    REPORTED_QUANTITY_FIELD_NUMBER: _builtins.int
+    charged_micros: _builtins.int
+    """What it charged, in micro-USD: 0 under a reservation, which is charged when
+    it ends.
+    """
+    uncollected_micros: _builtins.int
+    """What it charged to nobody, in micro-USD: what the wallet did not cover."""
+    available_micros: _builtins.int
+    """What the wallet has available after it, in micro-USD."""
+    wallet_seq: _builtins.int
+    """The wallet's number after it."""
+    replayed: _builtins.bool
+    """True when this is the outcome of an earlier item with the same event_id."""
+    reported_quantity: _builtins.int
+    """Where the reservation's counter stands; 0 without one."""
+    def __init__(
+        self,
+        *,
+        charged_micros: _builtins.int = ...,
+        uncollected_micros: _builtins.int = ...,
+        available_micros: _builtins.int = ...,
+        wallet_seq: _builtins.int = ...,
+        replayed: _builtins.bool = ...,
+        reported_quantity: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_micros", b"available_micros", "charged_micros", b"charged_micros", "replayed", b"replayed", "reported_quantity", b"reported_quantity", "uncollected_micros", b"uncollected_micros", "wallet_seq", b"wallet_seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageAccepted: _TypeAlias = UsageAccepted  # noqa: Y015
+
+@_typing.final
+class UsageOutcome(_message.Message):
+    """What became of an item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def accepted(self) -> Global___UsageAccepted:
+        """It was counted."""
+
+    @_builtins.property
+    def refused(self) -> Global___Refusal:
+        """It was refused, and changed nothing."""
+
+    def __init__(
+        self,
+        *,
+        accepted: Global___UsageAccepted | None = ...,
+        refused: Global___Refusal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "outcome", b"outcome", "refused", b"refused"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "outcome", b"outcome", "refused", b"refused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["accepted", "refused"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___UsageOutcome: _TypeAlias = UsageOutcome  # noqa: Y015
+
+@_typing.final
+class StreamUsageResponse(_message.Message):
+    """The outcomes of one message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageOutcome]:
+        """One an item, in the order of the items."""
+
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Iterable[Global___UsageOutcome] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamUsageResponse: _TypeAlias = StreamUsageResponse  # noqa: Y015
+
+@_typing.final
+class MeterOperation(_message.Message):
+    """One operation of a Meter stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVE_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    RESERVE_KEY_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    reserve_key: _builtins.str
+    """For a Commit or a Release without reservation_id: the idempotency_key of
+    the caller's Reserve.
+    """
+    account_id: _builtins.str
+    """The account of that Reserve; empty is the caller's own."""
+    @_builtins.property
+    def reserve(self) -> Global___ReserveRequest:
+        """As the call Reserve."""
+
+    @_builtins.property
+    def commit(self) -> Global___CommitRequest:
+        """As the call Commit."""
+
+    @_builtins.property
+    def release(self) -> Global___ReleaseRequest:
+        """As the call Release."""
+
+    def __init__(
+        self,
+        *,
+        reserve: Global___ReserveRequest | None = ...,
+        commit: Global___CommitRequest | None = ...,
+        release: Global___ReleaseRequest | None = ...,
+        reserve_key: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "operation", b"operation", "release", b"release", "reserve", b"reserve"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "commit", b"commit", "operation", b"operation", "release", b"release", "reserve", b"reserve", "reserve_key", b"reserve_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["reserve", "commit", "release"]  # noqa: Y015
+    _WhichOneofArgType_operation: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_operation) -> _WhichOneofReturnType_operation | None: ...
+
+Global___MeterOperation: _TypeAlias = MeterOperation  # noqa: Y015
+
+@_typing.final
+class MeterRequest(_message.Message):
+    """Operations, decided in their order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___MeterOperation]:
+        """At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        operations: _abc.Iterable[Global___MeterOperation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operations", b"operations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeterRequest: _TypeAlias = MeterRequest  # noqa: Y015
+
+@_typing.final
+class MeterOutcome(_message.Message):
+    """What became of an operation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVE_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reserve(self) -> Global___ReserveResponse:
+        """A Reserve's answer."""
+
+    @_builtins.property
+    def commit(self) -> Global___CommitResponse:
+        """A Commit's answer."""
+
+    @_builtins.property
+    def release(self) -> Global___ReleaseResponse:
+        """A Release's answer."""
+
+    @_builtins.property
+    def refused(self) -> Global___Refusal:
+        """It was refused."""
+
+    def __init__(
+        self,
+        *,
+        reserve: Global___ReserveResponse | None = ...,
+        commit: Global___CommitResponse | None = ...,
+        release: Global___ReleaseResponse | None = ...,
+        refused: Global___Refusal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "outcome", b"outcome", "refused", b"refused", "release", b"release", "reserve", b"reserve"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "outcome", b"outcome", "refused", b"refused", "release", b"release", "reserve", b"reserve"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["reserve", "commit", "release", "refused"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___MeterOutcome: _TypeAlias = MeterOutcome  # noqa: Y015
+
+@_typing.final
+class MeterResponse(_message.Message):
+    """The outcomes of one message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___MeterOutcome]:
+        """One an operation, in the order of the operations."""
+
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Iterable[Global___MeterOutcome] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeterResponse: _TypeAlias = MeterResponse  # noqa: Y015

@@ -102,6 +102,16 @@ class WalletServiceStub:
                 request_serializer=openanimate_dot_metering_dot_v1_dot_wallet__service__pb2.ListUsageRequest.SerializeToString,
                 response_deserializer=openanimate_dot_metering_dot_v1_dot_wallet__service__pb2.ListUsageResponse.FromString,
                 _registered_method=True)
+        self.StreamUsage = channel.stream_stream(
+                '/openanimate.metering.v1.WalletService/StreamUsage',
+                request_serializer=openanimate_dot_metering_dot_v1_dot_wallet__service__pb2.StreamUsageRequest.SerializeToString,
+                response_deserializer=openanimate_dot_metering_dot_v1_dot_wallet__service__pb2.StreamUsageResponse.FromString,
+                _registered_method=True)
+        self.Meter = channel.stream_stream(
+                '/openanimate.metering.v1.WalletService/Meter',
+                request_serializer=openanimate_dot_metering_dot_v1_dot_wallet__service__pb2.MeterRequest.SerializeToString,
+                response_deserializer=openanimate_dot_metering_dot_v1_dot_wallet__service__pb2.MeterResponse.FromString,
+                _registered_method=True)
 
 
 class WalletServiceServicer:
@@ -168,6 +178,9 @@ class WalletServiceServicer:
         Within 24 hours after the ttl ran out, one Commit is still accepted and
         settled late: the amount is taken from what is available, or, where that
         does not cover it, charged to nobody and reported as `uncollected_micros`.
+
+        A reservation that usage was reported of is charged by that alone: Commit
+        then carries the final quantity, without keep_rest, and ends it.
 
         Repeating a call with the same idempotency_key returns the first answer. A
         new key for a capture that was made already, of the same amount, returns
@@ -250,6 +263,51 @@ class WalletServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamUsage(self, request_iterator, context):
+        """StreamUsage takes usage of any account as it comes up, and answers every
+        message with one outcome an item, in order, each durable by then.
+
+        An item under a reservation raises its counter: the greatest quantity wins,
+        so that a report may be repeated, lost or late, and money moves once, when
+        the reservation ends. An item without one is charged as it arrives, for
+        what is available; what the wallet does not cover is charged to nobody and
+        reported as `uncollected_micros`. Repeating an event_id returns the first
+        outcome and charges nothing.
+
+        An item that is refused does not end the stream: RESERVATION_EXPIRED,
+        ALREADY_COMMITTED or ALREADY_RELEASED for a counter that would rise after
+        its reservation's end, NOT_YOUR_HOLD, INVALID_FIELD, NOT_FOUND,
+        UNKNOWN_MODEL, IDEMPOTENCY_KEY_REUSED for another item under an event_id.
+        No limit and no freeze refuses usage: the work was done.
+
+        The stream fails with INVALID_FIELD for a message of more than 1,000 items.
+        A caller above its rate is read more slowly, not refused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Meter(self, request_iterator, context):
+        """Meter is Reserve, Commit and Release for services with much to do: up to
+        1,000 operations a message, answered with one outcome each, in order.
+
+        The operations are those of the unary calls: a key means the same attempt
+        whichever way it came. They are decided in the order in which they were
+        sent, so that a Commit may name a Reserve before it in the same message, by
+        its key. An operation that is refused does not end the stream, nor touch
+        the others.
+
+        Several messages may be under way: one is worked on, and the next are read
+        when it is answered. After a broken stream, repeat what was not answered,
+        with the same keys.
+
+        The stream fails with INVALID_FIELD for a message of more than 1,000
+        operations. A caller above its rate is read more slowly, not refused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WalletServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -307,6 +365,16 @@ def add_WalletServiceServicer_to_server(servicer, server):
                     servicer.ListUsage,
                     request_deserializer=openanimate_dot_metering_dot_v1_dot_wallet__service__pb2.ListUsageRequest.FromString,
                     response_serializer=openanimate_dot_metering_dot_v1_dot_wallet__service__pb2.ListUsageResponse.SerializeToString,
+            ),
+            'StreamUsage': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamUsage,
+                    request_deserializer=openanimate_dot_metering_dot_v1_dot_wallet__service__pb2.StreamUsageRequest.FromString,
+                    response_serializer=openanimate_dot_metering_dot_v1_dot_wallet__service__pb2.StreamUsageResponse.SerializeToString,
+            ),
+            'Meter': grpc.stream_stream_rpc_method_handler(
+                    servicer.Meter,
+                    request_deserializer=openanimate_dot_metering_dot_v1_dot_wallet__service__pb2.MeterRequest.FromString,
+                    response_serializer=openanimate_dot_metering_dot_v1_dot_wallet__service__pb2.MeterResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -619,6 +687,60 @@ class WalletService:
             '/openanimate.metering.v1.WalletService/ListUsage',
             openanimate_dot_metering_dot_v1_dot_wallet__service__pb2.ListUsageRequest.SerializeToString,
             openanimate_dot_metering_dot_v1_dot_wallet__service__pb2.ListUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamUsage(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/openanimate.metering.v1.WalletService/StreamUsage',
+            openanimate_dot_metering_dot_v1_dot_wallet__service__pb2.StreamUsageRequest.SerializeToString,
+            openanimate_dot_metering_dot_v1_dot_wallet__service__pb2.StreamUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Meter(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/openanimate.metering.v1.WalletService/Meter',
+            openanimate_dot_metering_dot_v1_dot_wallet__service__pb2.MeterRequest.SerializeToString,
+            openanimate_dot_metering_dot_v1_dot_wallet__service__pb2.MeterResponse.FromString,
             options,
             channel_credentials,
             insecure,

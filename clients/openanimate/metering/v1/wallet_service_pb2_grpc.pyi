@@ -83,6 +83,9 @@ class WalletServiceStub:
     settled late: the amount is taken from what is available, or, where that
     does not cover it, charged to nobody and reported as `uncollected_micros`.
 
+    A reservation that usage was reported of is charged by that alone: Commit
+    then carries the final quantity, without keep_rest, and ends it.
+
     Repeating a call with the same idempotency_key returns the first answer. A
     new key for a capture that was made already, of the same amount, returns
     that capture's answer, too.
@@ -129,6 +132,43 @@ class WalletServiceStub:
     """GetUsage adds up what was charged over a range of UTC days."""
     ListUsage: _grpc.UnaryUnaryMultiCallable[_wallet_service_pb2.ListUsageRequest, _wallet_service_pb2.ListUsageResponse]
     """ListUsage lists charges one by one, newest first."""
+    StreamUsage: _grpc.StreamStreamMultiCallable[_wallet_service_pb2.StreamUsageRequest, _wallet_service_pb2.StreamUsageResponse]
+    """StreamUsage takes usage of any account as it comes up, and answers every
+    message with one outcome an item, in order, each durable by then.
+
+    An item under a reservation raises its counter: the greatest quantity wins,
+    so that a report may be repeated, lost or late, and money moves once, when
+    the reservation ends. An item without one is charged as it arrives, for
+    what is available; what the wallet does not cover is charged to nobody and
+    reported as `uncollected_micros`. Repeating an event_id returns the first
+    outcome and charges nothing.
+
+    An item that is refused does not end the stream: RESERVATION_EXPIRED,
+    ALREADY_COMMITTED or ALREADY_RELEASED for a counter that would rise after
+    its reservation's end, NOT_YOUR_HOLD, INVALID_FIELD, NOT_FOUND,
+    UNKNOWN_MODEL, IDEMPOTENCY_KEY_REUSED for another item under an event_id.
+    No limit and no freeze refuses usage: the work was done.
+
+    The stream fails with INVALID_FIELD for a message of more than 1,000 items.
+    A caller above its rate is read more slowly, not refused.
+    """
+    Meter: _grpc.StreamStreamMultiCallable[_wallet_service_pb2.MeterRequest, _wallet_service_pb2.MeterResponse]
+    """Meter is Reserve, Commit and Release for services with much to do: up to
+    1,000 operations a message, answered with one outcome each, in order.
+
+    The operations are those of the unary calls: a key means the same attempt
+    whichever way it came. They are decided in the order in which they were
+    sent, so that a Commit may name a Reserve before it in the same message, by
+    its key. An operation that is refused does not end the stream, nor touch
+    the others.
+
+    Several messages may be under way: one is worked on, and the next are read
+    when it is answered. After a broken stream, repeat what was not answered,
+    with the same keys.
+
+    The stream fails with INVALID_FIELD for a message of more than 1,000
+    operations. A caller above its rate is read more slowly, not refused.
+    """
 
 @_typing.type_check_only
 class WalletServiceAsyncStub(WalletServiceStub):
@@ -185,6 +225,9 @@ class WalletServiceAsyncStub(WalletServiceStub):
     settled late: the amount is taken from what is available, or, where that
     does not cover it, charged to nobody and reported as `uncollected_micros`.
 
+    A reservation that usage was reported of is charged by that alone: Commit
+    then carries the final quantity, without keep_rest, and ends it.
+
     Repeating a call with the same idempotency_key returns the first answer. A
     new key for a capture that was made already, of the same amount, returns
     that capture's answer, too.
@@ -231,6 +274,43 @@ class WalletServiceAsyncStub(WalletServiceStub):
     """GetUsage adds up what was charged over a range of UTC days."""
     ListUsage: _aio.UnaryUnaryMultiCallable[_wallet_service_pb2.ListUsageRequest, _wallet_service_pb2.ListUsageResponse]  # type: ignore[assignment]
     """ListUsage lists charges one by one, newest first."""
+    StreamUsage: _aio.StreamStreamMultiCallable[_wallet_service_pb2.StreamUsageRequest, _wallet_service_pb2.StreamUsageResponse]  # type: ignore[assignment]
+    """StreamUsage takes usage of any account as it comes up, and answers every
+    message with one outcome an item, in order, each durable by then.
+
+    An item under a reservation raises its counter: the greatest quantity wins,
+    so that a report may be repeated, lost or late, and money moves once, when
+    the reservation ends. An item without one is charged as it arrives, for
+    what is available; what the wallet does not cover is charged to nobody and
+    reported as `uncollected_micros`. Repeating an event_id returns the first
+    outcome and charges nothing.
+
+    An item that is refused does not end the stream: RESERVATION_EXPIRED,
+    ALREADY_COMMITTED or ALREADY_RELEASED for a counter that would rise after
+    its reservation's end, NOT_YOUR_HOLD, INVALID_FIELD, NOT_FOUND,
+    UNKNOWN_MODEL, IDEMPOTENCY_KEY_REUSED for another item under an event_id.
+    No limit and no freeze refuses usage: the work was done.
+
+    The stream fails with INVALID_FIELD for a message of more than 1,000 items.
+    A caller above its rate is read more slowly, not refused.
+    """
+    Meter: _aio.StreamStreamMultiCallable[_wallet_service_pb2.MeterRequest, _wallet_service_pb2.MeterResponse]  # type: ignore[assignment]
+    """Meter is Reserve, Commit and Release for services with much to do: up to
+    1,000 operations a message, answered with one outcome each, in order.
+
+    The operations are those of the unary calls: a key means the same attempt
+    whichever way it came. They are decided in the order in which they were
+    sent, so that a Commit may name a Reserve before it in the same message, by
+    its key. An operation that is refused does not end the stream, nor touch
+    the others.
+
+    Several messages may be under way: one is worked on, and the next are read
+    when it is answered. After a broken stream, repeat what was not answered,
+    with the same keys.
+
+    The stream fails with INVALID_FIELD for a message of more than 1,000
+    operations. A caller above its rate is read more slowly, not refused.
+    """
 
 class WalletServiceServicer(metaclass=_abc_1.ABCMeta):
     """WalletService holds an account's credits: it sets them aside before work
@@ -307,6 +387,9 @@ class WalletServiceServicer(metaclass=_abc_1.ABCMeta):
         Within 24 hours after the ttl ran out, one Commit is still accepted and
         settled late: the amount is taken from what is available, or, where that
         does not cover it, charged to nobody and reported as `uncollected_micros`.
+
+        A reservation that usage was reported of is charged by that alone: Commit
+        then carries the final quantity, without keep_rest, and ends it.
 
         Repeating a call with the same idempotency_key returns the first answer. A
         new key for a capture that was made already, of the same amount, returns
@@ -396,5 +479,54 @@ class WalletServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_wallet_service_pb2.ListUsageResponse, _abc.Awaitable[_wallet_service_pb2.ListUsageResponse]]:
         """ListUsage lists charges one by one, newest first."""
+
+    @_abc_1.abstractmethod
+    def StreamUsage(
+        self,
+        request_iterator: _MaybeAsyncIterator[_wallet_service_pb2.StreamUsageRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_wallet_service_pb2.StreamUsageResponse], _abc.AsyncIterator[_wallet_service_pb2.StreamUsageResponse]]:
+        """StreamUsage takes usage of any account as it comes up, and answers every
+        message with one outcome an item, in order, each durable by then.
+
+        An item under a reservation raises its counter: the greatest quantity wins,
+        so that a report may be repeated, lost or late, and money moves once, when
+        the reservation ends. An item without one is charged as it arrives, for
+        what is available; what the wallet does not cover is charged to nobody and
+        reported as `uncollected_micros`. Repeating an event_id returns the first
+        outcome and charges nothing.
+
+        An item that is refused does not end the stream: RESERVATION_EXPIRED,
+        ALREADY_COMMITTED or ALREADY_RELEASED for a counter that would rise after
+        its reservation's end, NOT_YOUR_HOLD, INVALID_FIELD, NOT_FOUND,
+        UNKNOWN_MODEL, IDEMPOTENCY_KEY_REUSED for another item under an event_id.
+        No limit and no freeze refuses usage: the work was done.
+
+        The stream fails with INVALID_FIELD for a message of more than 1,000 items.
+        A caller above its rate is read more slowly, not refused.
+        """
+
+    @_abc_1.abstractmethod
+    def Meter(
+        self,
+        request_iterator: _MaybeAsyncIterator[_wallet_service_pb2.MeterRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_wallet_service_pb2.MeterResponse], _abc.AsyncIterator[_wallet_service_pb2.MeterResponse]]:
+        """Meter is Reserve, Commit and Release for services with much to do: up to
+        1,000 operations a message, answered with one outcome each, in order.
+
+        The operations are those of the unary calls: a key means the same attempt
+        whichever way it came. They are decided in the order in which they were
+        sent, so that a Commit may name a Reserve before it in the same message, by
+        its key. An operation that is refused does not end the stream, nor touch
+        the others.
+
+        Several messages may be under way: one is worked on, and the next are read
+        when it is answered. After a broken stream, repeat what was not answered,
+        with the same keys.
+
+        The stream fails with INVALID_FIELD for a message of more than 1,000
+        operations. A caller above its rate is read more slowly, not refused.
+        """
 
 def add_WalletServiceServicer_to_server(servicer: WalletServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,146 @@
+"""The databases that are measured: an SQLite file, and a PostgreSQL of this run's own, both durable.
+
+The PostgreSQL is the tests', without what makes the tests fast: nothing here is bought with durability, and
+that is asserted on the connection that writes, by the code that opens it for a server.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from oanim_server.database.engine import driver_of
+from oanim_server.database.migrate import migrate
+from oanim_server.database.opening import open_database
+from tests.postgresql import Cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from sqlalchemy import Connection
+
+    from oanim_server.database.engine import Database
+
+PAGE_CACHE_BYTES = 256 << 20
+# As PostgreSQL ships it, but for as much of a cache as SQLite has.
+POSTGRESQL = {"shared_buffers": "256MB", "max_connections": "300"}
+DURABLE = {
+    "SQLite": {"synchronous": "2", "journal_mode": "wal"},
+    "PostgreSQL": {"synchronous_commit": "on", "fsync": "on", "full_page_writes": "on"},
+}
+
+
+class Store(Protocol):
+    """A database of its own for one server at a time."""
+
+    @property
+    def name(self) -> str:
+        """Which kind."""
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What its server is started with."""
+
+    def cpu_seconds(self) -> float:
+        """What processes of its own have used of the CPU."""
+
+    def cache_bytes(self) -> int:
+        """How much of a server's memory is the database's pages."""
+
+    def remove(self) -> None:
+        """Delete it."""
+
+
+class SqliteStore:
+    """A file in a folder of its own."""
+
+    name = "SQLite"
+
+    def __init__(self) -> None:
+        self._data = Path(tempfile.mkdtemp(prefix="oanim-bench-"))
+        self.settings = {"OANIM_DATA": str(self._data)}
+
+    def cpu_seconds(self) -> float:
+        return 0.0
+
+    def cache_bytes(self) -> int:
+        return min(PAGE_CACHE_BYTES, (self._data / "oanim.db").stat().st_size)
+
+    def remove(self) -> None:
+        shutil.rmtree(self._data)
+
+
+class PostgresqlStore:
+    """A database of the run's cluster."""
+
+    name = "PostgreSQL"
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._url = cluster.create_database()
+        self._data = Path(tempfile.mkdtemp(prefix="oanim-bench-"))
+        self.settings = {"OANIM_DATA": str(self._data), "OANIM_DATABASE_URL": self._url}
+
+    def cpu_seconds(self) -> float:
+        return self._cluster.cpu_seconds
+
+    def cache_bytes(self) -> int:
+        return 0
+
+    def remove(self) -> None:
+        shutil.rmtree(self._data)
+        self._cluster.drop_database(self._url)
+
+
+@contextmanager
+def durable_cluster() -> Iterator[Cluster]:
+    """A PostgreSQL that keeps what it acknowledged."""
+    cluster = Cluster(POSTGRESQL)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+@contextmanager
+def opened(settings: Mapping[str, str]) -> Iterator[Database]:
+    """A store's database at the present schema, opened as its server will, its durability asserted."""
+    database = open_database(
+        Path(settings["OANIM_DATA"]) / "oanim.db", settings.get("OANIM_DATABASE_URL"), unsafe=False
+    )
+    try:
+        migrate(database)
+        with database.writer() as connection:
+            _assert_durable(database, connection)
+        yield database
+    finally:
+        database.close()
+
+
+def at_rest(database: Database) -> None:
+    """What a database does by itself some minutes after it was filled, done now."""
+    with database.writer() as connection:
+        driver = driver_of(connection)
+        if database.dialect == "sqlite":
+            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        else:
+            driver.autocommit = True
+            driver.execute("SET statement_timeout = 0")
+            driver.execute("VACUUM (ANALYZE)")
+            driver.execute("CHECKPOINT")
+
+
+def _assert_durable(database: Database, connection: Connection) -> None:
+    """See that the writer's connection has what durability rests on.
+
+    :raises RuntimeError: naming what it has not.
+    """
+    kind, ask = ("SQLite", "PRAGMA") if database.dialect == "sqlite" else ("PostgreSQL", "SHOW")
+    for setting, wanted in DURABLE[kind].items():
+        found = str(driver_of(connection).execute(f"{ask} {setting}").fetchone()[0])
+        if found != wanted:
+            raise RuntimeError(f"{kind} has {setting} = {found}: nothing measured on it would count")

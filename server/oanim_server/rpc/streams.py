@@ -1,0 +1,119 @@
+"""Streams of many operations a message: each message is one piece of the ledger's queue, answered in turn.
+
+One message of a stream is in the queue. The next one is read and made ready meanwhile, and no further one: a
+caller that sends faster, or does not read its answers, is held up by the flow control of its connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+from oanim_server.ledger.operations import Commit, Operation, Reserve
+from oanim_server.ledger.refusals import InvalidField, OutcomeUnknown, Refusal
+from oanim_server.ledger.values import Outcome
+from oanim_server.rpc import messages
+from oanim_server.rpc.status import in_stream
+from openanimate.metering.v1 import wallet_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+
+    from oanim_server.ledger.ledger import Ledger
+    from oanim_server.rpc.call import Call
+
+T = TypeVar("T")
+# An operation, or the refusal of what cannot be one.
+Work = Operation | Refusal
+Answer = Outcome | Refusal | OutcomeUnknown
+
+MOST = 1_000
+
+
+async def works(
+    field: str, asked: Sequence[T], call: Call, read: Callable[[T, Call], Awaitable[Operation]]
+) -> list[Work]:
+    """The operations of a message, at the caller's rate; one that is misshapen is refused in its place.
+
+    :raises InvalidField: for more than one message may have.
+    """
+    if len(asked) > MOST:
+        raise InvalidField(field=field, description=f"there are {len(asked)} and may be 1,000 at most")
+    await call.paced(len(asked))
+    found: list[Work] = []
+    for each in asked:
+        try:
+            found.append(await read(each, call))
+        except Refusal as refusal:
+            found.append(refusal)
+    return found
+
+
+async def in_turn(
+    requests: AsyncIterator[T], read: Callable[[T], Awaitable[list[Work]]], ledger: Ledger
+) -> AsyncGenerator[tuple[list[Work], list[Answer]]]:
+    """The operations of each message, with their outcomes or refusals, in the order of the messages."""
+    ready: asyncio.Queue[list[Work] | None] = asyncio.Queue(1)
+    reading = asyncio.create_task(_read(requests, read, ready))
+    try:
+        queued = _queued(await ready.get(), ledger)
+        while queued is not None:
+            asked, outcomes = queued
+            answers = await outcomes
+            # The next one is decided while these answers are written, which may take their reader's time.
+            at_once = not ready.empty()
+            queued = _queued(ready.get_nowait(), ledger) if at_once else None
+            yield asked, answers
+            if not at_once:
+                queued = _queued(await ready.get(), ledger)
+        # What ended the reading, if it was no end of the caller's.
+        await reading
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+def _queued(
+    asked: list[Work] | None, ledger: Ledger
+) -> tuple[list[Work], asyncio.Future[list[Answer]]] | None:
+    return None if asked is None else (asked, ledger.submit_all(asked))
+
+
+async def _read(
+    requests: AsyncIterator[T],
+    read: Callable[[T], Awaitable[list[Work]]],
+    ready: asyncio.Queue[list[Work] | None],
+) -> None:
+    try:
+        async for request in requests:
+            await ready.put(await read(request))
+    except Exception:
+        # What came before it is answered first.
+        await ready.put(None)
+        raise
+    await ready.put(None)
+
+
+def meter_outcome(operation: Work, outcome: Answer) -> pb.MeterOutcome:
+    """What became of an operation."""
+    if not isinstance(outcome, Outcome):
+        return pb.MeterOutcome(refused=_refused(outcome))
+    if isinstance(operation, Reserve):
+        return pb.MeterOutcome(reserve=messages.reserved(outcome))
+    if isinstance(operation, Commit):
+        return pb.MeterOutcome(commit=messages.committed(outcome))
+    return pb.MeterOutcome(release=messages.released(outcome))
+
+
+def usage_outcome(outcome: Answer) -> pb.UsageOutcome:
+    """What became of a usage item."""
+    if not isinstance(outcome, Outcome):
+        return pb.UsageOutcome(refused=_refused(outcome))
+    return pb.UsageOutcome(accepted=messages.counted(outcome))
+
+
+def _refused(outcome: Refusal | OutcomeUnknown) -> pb.Refusal:
+    """A refusal. One outcome that is not known ends the stream: whoever repeats it is told."""
+    if isinstance(outcome, OutcomeUnknown):
+        raise outcome
+    return in_stream(outcome)
