@@ -6,7 +6,7 @@ A cancelled task cancels its call and sees CancelledError, never an error of the
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
@@ -115,6 +115,12 @@ class AsyncConnection:
             if reading.failure is None:
                 raise
             raise reading.failure from None
+
+    def both_ways(self, path: str, answer: type[Answer]) -> Any:
+        """Open a stream both ways, without a time limit; what it sends is serialised already."""
+        self._require_open()
+        opening: Any = self._channel.stream_stream(path, response_deserializer=answer.FromString)
+        return opening(metadata=self._metadata)
 
     def _require_open(self) -> None:
         if self._closed:

@@ -2,7 +2,7 @@
 
 grpc itself repeats a call that ended UNAVAILABLE or ABORTED before its first answer, within the call's
 deadline. That is safe for every call here, because each has an idempotency key or changes nothing the second
-time, but not for a client stream, whose bytes are gone.
+time, but not for a client stream, whose bytes are gone, or are pipeline.py's to send again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ _SERVICES = (
     "PricingService",
     "WalletService",
 )
-_NEVER_REPEATED = ({"service": f"{PACKAGE}.GenerateService", "method": "UploadInput"},)
+_NEVER_REPEATED = (
+    {"service": f"{PACKAGE}.GenerateService", "method": "UploadInput"},
+    {"service": f"{PACKAGE}.WalletService", "method": "StreamUsage"},
+    {"service": f"{PACKAGE}.WalletService", "method": "Meter"},
+)
 _SERVICE_CONFIG = {
     "methodConfig": [
         {

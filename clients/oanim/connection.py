@@ -6,7 +6,7 @@ aio.py does the same for asyncio; what both decide lives in retries.py and detai
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
@@ -108,6 +108,12 @@ class Connection:
         except grpc.RpcError as failure:
             error = error_of(failure)
         raise reading.failure or error
+
+    def both_ways(self, path: str, answer: type[Answer], messages: Iterator[bytes]) -> Any:
+        """Open a stream both ways, without a time limit; what it sends is serialised already."""
+        self._require_open()
+        opening: Any = self._channel.stream_stream(path, response_deserializer=answer.FromString)
+        return opening(messages, metadata=self._metadata)
 
     def _require_open(self) -> None:
         if self._closed:

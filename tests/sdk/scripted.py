@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict, deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from openanimate.metering.v1 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from typing import Self
 
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -69,7 +70,9 @@ class Refusal:
             return ()
         details: list[Message] = [ErrorInfo(reason=self.reason, domain=self.domain, metadata=self.metadata)]
         if self.retry_after_s is not None:
-            details.append(RetryInfo(retry_delay=Duration(nanos=int(self.retry_after_s * 1e9))))
+            delay = Duration()
+            delay.FromNanoseconds(int(self.retry_after_s * 1e9))
+            details.append(RetryInfo(retry_delay=delay))
         status = Status(code=self.code.value[0], message=self.reason.lower())
         for detail in (*details, *self.more):
             packed = AnyMessage()
@@ -90,7 +93,8 @@ class ScriptedServer:
     """Answers each call of a method with the next entry of its script, the last one again and again.
 
     An entry is a message, a Refusal, a function from the request to one of these, or a list of messages and
-    refusals (a stream), with functions that are called in between.
+    refusals (a stream), with functions that are called in between. Of a stream both ways it is a function
+    from the iterator of its requests to the iterator of these.
     """
 
     def __init__(self, address: str = "127.0.0.1:0") -> None:
@@ -136,7 +140,7 @@ class ScriptedServer:
             self._changed.notify_all()
         if callable(entry):
             entry = entry(request)
-        for part in entry if isinstance(entry, list) else [entry]:
+        for part in entry if isinstance(entry, list | Iterator) else [entry]:
             if isinstance(part, Refusal):
                 context.set_trailing_metadata(part.trailing())
                 context.abort(part.code, part.reason.lower())
@@ -169,6 +173,8 @@ class _Handlers(grpc.GenericRpcHandler):
         def upload(requests: Iterable[object], context: grpc.ServicerContext) -> Message:
             return unary(list(requests), context)
 
+        if method.client_streaming and method.server_streaming:
+            return grpc.stream_stream_rpc_method_handler(streamed, **codecs)
         if method.client_streaming:
             return grpc.stream_unary_rpc_method_handler(upload, **codecs)
         if method.server_streaming:
