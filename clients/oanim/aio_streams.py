@@ -150,7 +150,7 @@ class AsyncStream:
         try:
             while True:
                 while not self._pipeline.unanswered:
-                    if self._leaving:
+                    if self._is_done():
                         return
                     await self._until_woken(None)
                 error = await self._through_one()

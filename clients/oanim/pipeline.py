@@ -219,7 +219,8 @@ class Pipeline:
             return True
         if not is_repeatable(refusal):
             return False
-        pause_s = max(backoff_s(asked.failures + 1), refusal.retry_after_s or 0.0)
+        # A server that says when knows better than a guess.
+        pause_s = refusal.retry_after_s or backoff_s(asked.failures + 1)
         if now + pause_s >= asked.deadline:
             return False
         asked.failures += 1

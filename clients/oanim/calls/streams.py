@@ -184,8 +184,8 @@ def _metered(
     asked: dict[str, Any] = {outcome: call.request}
     operation = MeterOperation(**asked, reserve_key=reserve_key or "", account_id=account_id)
     message = MeterRequest(operations=[operation]).SerializeToString()
-    chain = reservation_id or reserve_key or call.idempotency_key
-    return Piece(message, outcome, call.answer, call.idempotency_key, chain, timeout_s)
+    key = call.idempotency_key
+    return Piece(message, outcome, call.answer, key, reservation_id or reserve_key or key, timeout_s)
 
 
 def _used(item: UsageItem, event_id: str, timeout_s: float | None) -> Piece[UsageAccepted]:
