@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
@@ -171,6 +171,12 @@ class AsyncConnection:
             # As in connection.py.
             if first is not None:
                 await reading.stop()
+
+    def both_ways(self, path: str, answer: type[Answer]) -> Any:
+        """Open a stream both ways, without a time limit; what it sends is serialised already."""
+        self._require_open()
+        opening: Any = self._channel.stream_stream(path, response_deserializer=answer.FromString)
+        return opening(metadata=self._metadata)
 
     def _require_open(self) -> None:
         if self._closed:
