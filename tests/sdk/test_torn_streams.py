@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -56,21 +58,21 @@ class Served:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
-    """A server on each database, in a process of its own."""
-    environment = {
-        "OANIM_DATA": str(tmp_path),
-        "OANIM_SERVICE_OPERATIONS_PER_SECOND": "1000000",
-        **MANY_SIGN_UPS,
-    }
+def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The settings of a server on each database."""
+    settings = {"OANIM_DATA": str(tmp_path), "OANIM_SERVICE_OPERATIONS_PER_SECOND": "1000000"}
     if request.param == "sqlite":
-        with spawned(environment, tmp_path / "log") as server:
-            yield Served(server, environment)
+        yield settings | MANY_SIGN_UPS
         return
-    with postgresql_settings(request.getfixturevalue("postgresql_cluster")) as settings:
-        environment |= settings
-        with spawned(environment, tmp_path / "log") as server:
-            yield Served(server, environment)
+    with postgresql_settings(request.getfixturevalue("postgresql_cluster")) as found:
+        yield settings | found
+
+
+@pytest.fixture
+def served(environment: dict[str, str], tmp_path: Path) -> Iterator[Served]:
+    """A server on each database, in a process of its own."""
+    with spawned(environment, tmp_path / "log") as server:
+        yield Served(server, environment)
 
 
 class Expected:
@@ -158,9 +160,8 @@ async def job(
     expected.note(account_id, CAPTURE, charged, micros - 1)
 
 
-async def run(served: Served, url: str, jobs: int, callers: int) -> Expected:
+async def run(served: Served, url: str, expected: Expected, *, jobs: int, callers: int) -> None:
     """Do so many jobs, over one stream of each method."""
-    expected = Expected()
     numbers = iter(range(jobs))
 
     async def caller() -> None:
@@ -170,13 +171,13 @@ async def run(served: Served, url: str, jobs: int, callers: int) -> Expected:
     client = AsyncClient(served.service.token, url=url, timeout_s=120)
     async with client, client.meter() as meter, client.stream_usage() as usage:
         await asyncio.gather(*(caller() for _ in range(callers)))
-    return expected
 
 
 def torn(served: Served, *, jobs: int, callers: int, most_bytes: int, cuts: int) -> None:
     """Do the jobs through a proxy that cuts, and read what became of them."""
+    expected = Expected()
     with Cutter(served.server.port, most_bytes=most_bytes, seed=jobs) as cutter:
-        expected = asyncio.run(run(served, cutter.url, jobs, callers))
+        asyncio.run(run(served, cutter.url, expected, jobs=jobs, callers=callers))
     assert cutter.cuts >= cuts
     assert expected.replayed > 0
     expected.compare(served)
@@ -196,7 +197,31 @@ def test_what_a_full_server_refuses_for_a_while_is_done_in_the_end(tmp_path: Pat
     environment = {"OANIM_DATA": str(tmp_path), "OANIM_QUEUE": "100", **MANY_SIGN_UPS}
     with spawned(environment, tmp_path / "log") as server:
         served = Served(server, environment)
-        expected = asyncio.run(run(served, f"http://{server.address}", jobs=240, callers=240))
+        expected = Expected()
+        asyncio.run(run(served, f"http://{server.address}", expected, jobs=240, callers=240))
+        expected.compare(served)
+
+
+def test_a_server_that_is_killed_and_comes_back_goes_on_where_it_was(
+    environment: dict[str, str], tmp_path: Path, free_port: int
+) -> None:
+    environment |= {"OANIM_PORT": str(free_port)}
+    expected = Expected()
+    with ExitStack() as servers:
+        first = servers.enter_context(spawned(environment, tmp_path / "log"))
+        served = Served(first, environment)
+        url = f"http://{first.address}"
+        work = threading.Thread(
+            target=lambda: asyncio.run(run(served, url, expected, jobs=4_000, callers=1_000))
+        )
+        work.start()
+        for n in range(3):
+            while expected.rows.total() < 1_500 * (n + 1):
+                time.sleep(0.01)
+                assert work.is_alive()
+            served.server.kill()
+            served.server = servers.enter_context(spawned(environment, tmp_path / f"log{n}"))
+        work.join()
         expected.compare(served)
 
 
