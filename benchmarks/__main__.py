@@ -147,20 +147,24 @@ def main() -> int:
     with ExitStack() as stack:
         cluster = stack.enter_context(durable_cluster()) if "PostgreSQL" in databases else None
         run = Run(PLANS[told.plan], databases, cluster)
-        for name in told.only or SECTIONS:
-            SECTIONS[name](run)
-    figures = sorted(
-        run.figures, key=lambda figure: [one.section for one in run.figures].index(figure.section)
-    )
-    _write(told.out, run, figures)
+        try:
+            for name in told.only or SECTIONS:
+                SECTIONS[name](run)
+        finally:
+            # Also what a run found that breaks off: it may have taken most of an hour.
+            figures = _by_section(run.figures)
+            _write(told.out, run, figures)
     if told.page:
         told.page.write_text(report.into(told.page.read_text(), figures, run.plan))
     missed = [figure for figure in figures if figure.met == "missed"]
-    print(report.table(figures))
-    print()
-    print("\n".join(run.audits))
     print(f"{len(missed)} of {len(figures)} figures are not what they must be; {run.minutes:.0f} minutes.")
     return 1 if told.check and missed else 0
+
+
+def _by_section(figures: list[Figure]) -> list[Figure]:
+    """A section's figures together, in the order in which sections were begun."""
+    sections = [figure.section for figure in figures]
+    return sorted(figures, key=lambda figure: sections.index(figure.section))
 
 
 def _write(folder: Path, run: Run, figures: list[Figure]) -> None:
@@ -168,6 +172,7 @@ def _write(folder: Path, run: Run, figures: list[Figure]) -> None:
     (folder / "bench.json").write_text(report.as_json(figures, run.plan, run.audits, run.minutes))
     (folder / "bench.md").write_text(report.markdown(figures) + "\n")
     picture.draw(figures, folder / "bench.png")
+    print(report.table(figures), *run.audits, sep="\n")
 
 
 if __name__ == "__main__":

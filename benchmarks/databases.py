@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from oanim_server.database.engine import Database
 
 PAGE_CACHE_BYTES = 256 << 20
-# As PostgreSQL ships it, but for as much of a cache as SQLite has.
-POSTGRESQL = {"shared_buffers": "256MB", "max_connections": "300"}
+# As PostgreSQL ships it, but for as much of a cache as SQLite has, and room for the log of a fill.
+POSTGRESQL = {"shared_buffers": "256MB", "max_wal_size": "4GB", "max_connections": "300"}
 DURABLE = {
     "SQLite": {"synchronous": "2", "journal_mode": "wal"},
     "PostgreSQL": {"synchronous_commit": "on", "fsync": "on", "full_page_writes": "on"},

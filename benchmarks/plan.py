@@ -37,13 +37,13 @@ class Plan:
 
 FULL = Plan(
     name="full",
-    slot_seconds=3.0,
+    slot_seconds=2.5,
     warm_seconds=1.0,
     repetitions=5,
     wallets=1_000,
     in_flight=(1, 16, 64, 256),
     times=(1, 2, 4, 8),
-    pressure_seconds=4.0,
+    pressure_seconds=3.0,
     pressure_repetitions=3,
     keys=("UUIDv7", "random"),
     small=10_000,

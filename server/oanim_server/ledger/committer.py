@@ -13,15 +13,16 @@ import math
 import secrets
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from oanim_server.database.engine import CommitUnknownError, driver_of, is_away, is_conflict, is_duplicate
 from oanim_server.ledger.group import DEFERRED, Group, Work
-from oanim_server.ledger.operations import Operation, SettleDue
+from oanim_server.ledger.operations import Operation
+from oanim_server.ledger.queueing import Message, Pending, Place, take
 from oanim_server.ledger.refusals import (
     Conflict,
     DatabaseAway,
@@ -38,11 +39,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from oanim_server.database.engine import Database
+    from oanim_server.ledger.queueing import Entry
 
 log = logging.getLogger(__name__)
 
 GROUP = 1_000
-PER_WALLET = 250
 TRIES = 3
 # How long an operation whose commit is unknown waits for the database to say.
 PATIENCE_SECONDS = 30.0
@@ -53,53 +54,6 @@ TURNS = 300
 TURNS_SECONDS = 0.01
 # The same, once the server is about to stop: less than the time it has for all of its work.
 STOPPING_SECONDS = 5.0
-
-
-class Batch:
-    """Operations that came together: one future for the answers of all, in their order."""
-
-    __slots__ = ("answers", "future", "left")
-
-    def __init__(self, future: asyncio.Future[list[Any]], count: int) -> None:
-        self.future = future
-        self.answers: list[Any] = [None] * count
-        self.left = count
-
-    def answer(self, place: int, answer: Any) -> bool:
-        """Note the answer of one; whether it was the last."""
-        self.answers[place] = answer
-        self.left -= 1
-        return not self.left
-
-
-class Place(NamedTuple):
-    """Where the answer of one operation of a batch belongs."""
-
-    batch: Batch
-    place: int
-
-    def cancelled(self) -> bool:
-        """Never: what was admitted of a batch is done."""
-        return False
-
-
-@dataclass(slots=True)
-class Pending:
-    """An operation in the queue, and who waits for it."""
-
-    work: Work
-    future: asyncio.Future[Any] | Future[Any] | Place
-    loop: asyncio.AbstractEventLoop | None
-
-    @property
-    def starts_work(self) -> bool:
-        """Whether it is the first thing to be refused when there is too much to do."""
-        return isinstance(self.work, Operation) and self.work.starts_work
-
-    @property
-    def abandoned(self) -> bool:
-        """Whether nobody waits for it and nothing is lost without it."""
-        return self.future.cancelled() and (self.starts_work or isinstance(self.work, SettleDue))
 
 
 @dataclass(slots=True)
@@ -136,7 +90,7 @@ class Committer:
         self._changed = changed
         self._queue_limit = queue_limit
         self._group_limit = group_limit
-        self._queue: deque[Pending] = deque()
+        self._queue: deque[Entry] = deque()
         self._awake = threading.Condition()
         self._waiting = False
         self._stopping = False
@@ -164,7 +118,8 @@ class Committer:
     @property
     def queued(self) -> int:
         """How many operations wait."""
-        return len(self._queue)
+        with self._awake:
+            return sum(len(entry) if isinstance(entry, Message) else 1 for entry in self._queue)
 
     def submit(self, work: Work) -> asyncio.Future[Any]:
         """Queue an operation of the running event loop; the future has its outcome or its refusal."""
@@ -174,28 +129,14 @@ class Committer:
         return future
 
     def submit_all(self, works: Sequence[Operation | Refusal]) -> asyncio.Future[list[Any]]:
-        """Queue operations of the running event loop, together; the future has the answer of each.
+        """Queue operations of the running event loop as one; the future has the answer of each.
 
-        What the queue has no room for is answered Overloaded, and a refusal among them keeps its place.
+        They are never Overloaded: whoever submits has one such message in the queue, and no further one.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[Any]] = loop.create_future()
-        batch = Batch(future, len(works))
-        with self._awake:
-            if self._stopping:
-                raise Draining
-            for place, work in enumerate(works):
-                if isinstance(work, Refusal):
-                    batch.answer(place, work)
-                elif self._has_room(work.starts_work):
-                    self._queue.append(Pending(work, Place(batch, place), loop))
-                else:
-                    batch.answer(place, Overloaded())
-            if not batch.left:
-                future.set_result(batch.answers)
-            elif self._waiting:
-                self._awake.notify()
-        return future
+        message = Message(works, asyncio.get_running_loop())
+        if message:
+            self._queue_up(message)
+        return message.future
 
     def run(self, work: Work) -> Any:
         """Queue an operation and wait for its outcome; raises its refusal."""
@@ -204,18 +145,18 @@ class Committer:
         return future.result()
 
     def _enqueue(self, pending: Pending) -> None:
+        limit = self._queue_limit if pending.starts_work else 2 * self._queue_limit
+        self._queue_up(pending, limit)
+
+    def _queue_up(self, entry: Entry, limit: float = math.inf) -> None:
         with self._awake:
             if self._stopping:
                 raise Draining
-            if not self._has_room(pending.starts_work):
+            if len(self._queue) >= limit:
                 raise Overloaded
-            self._queue.append(pending)
+            self._queue.append(entry)
             if self._waiting:
                 self._awake.notify()
-
-    def _has_room(self, starts_work: bool) -> bool:  # noqa: FBT001 - it is asked of an operation
-        """Whether one more may wait: what ends work is taken when there is no more room for new work."""
-        return len(self._queue) < (self._queue_limit if starts_work else 2 * self._queue_limit)
 
     # The committer's thread -----------------------------------------------------------------------
 
@@ -227,7 +168,7 @@ class Committer:
                     self._waiting = True
                     self._awake.wait(IDLE_SECONDS)
                     self._waiting = False
-                group = self._take()
+                group = take(self._queue, self._group_limit)
                 if not group and not self._queue and self._stopping:
                     break
             if group:
@@ -245,33 +186,6 @@ class Committer:
             # A full disk must not end this thread: with it, every caller would wait for ever.
             log.exception("the checkpoint failed and is tried again")
             self._disconnect()
-
-    def _take(self) -> list[Pending]:
-        """The next group, in order of arrival, and no more of one wallet than leaves room for others."""
-        queue = self._queue
-        if len(queue) <= min(PER_WALLET, self._group_limit):
-            group = [pending for pending in queue if not pending.abandoned]
-            queue.clear()
-            return group
-        group = []
-        kept: list[Pending] = []
-        of_wallet: Counter[int] = Counter()
-        while queue and len(group) < self._group_limit:
-            pending = queue.popleft()
-            if pending.abandoned:
-                continue
-            wallet_id = pending.work.wallet_id if isinstance(pending.work, Operation) else 0
-            if wallet_id and of_wallet[wallet_id] >= PER_WALLET:
-                kept.append(pending)
-            else:
-                of_wallet[wallet_id] += 1
-                group.append(pending)
-        if kept and len(of_wallet) == 1:
-            room = self._group_limit - len(group)
-            group += kept[:room]
-            kept = kept[room:]
-        queue.extendleft(reversed(kept))
-        return group
 
     def _settle(self, group: list[Pending]) -> None:
         began = time.perf_counter()
@@ -428,9 +342,9 @@ def _deliver(group: Sequence[Pending], answers: Sequence[Any]) -> None:
             continue
         waiting = pending.future
         if isinstance(waiting, Place):
-            if waiting.batch.answer(waiting.place, answer) and pending.loop is not None:
-                whole = (waiting.batch.future, waiting.batch.answers)
-                batches.setdefault(pending.loop, []).append(whole)
+            whole = waiting.message.answer(waiting.number, answer)
+            if whole is not None:
+                batches.setdefault(waiting.message.loop, []).append(whole)
         elif isinstance(waiting, Future):
             _resolve([(waiting, answer)])
         elif pending.loop is not None:

@@ -1,0 +1,150 @@
+"""What waits for the committer, and how the next group is taken from it.
+
+A message of a stream is one entry, however many operations it has: it is never refused for want of room,
+because its stream is not read further until it is answered. While calls wait beside it, it gives a group a
+portion; else all of it. Entries keep their order, and so do the operations of a message.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from oanim_server.ledger.operations import Operation, SettleDue
+from oanim_server.ledger.refusals import Refusal
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterator, Sequence
+    from concurrent.futures import Future
+
+    from oanim_server.ledger.group import Work
+
+PER_WALLET = 250
+# How much of a message goes into a group that calls wait for, too: some 4 ms of theirs.
+PORTION = 100
+
+
+@dataclass(slots=True)
+class Pending:
+    """An operation that waits, and who waits for it."""
+
+    work: Work
+    future: asyncio.Future[Any] | Future[Any] | Place
+    loop: asyncio.AbstractEventLoop | None
+
+    @property
+    def starts_work(self) -> bool:
+        """Whether it is the first thing to be refused when there is too much to do."""
+        return isinstance(self.work, Operation) and self.work.starts_work
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits for it and nothing is lost without it."""
+        return self.future.cancelled() and (self.starts_work or isinstance(self.work, SettleDue))
+
+    @property
+    def wallet_id(self) -> int:
+        """Its wallet; 0 without one."""
+        return self.work.wallet_id if isinstance(self.work, Operation) else 0
+
+
+class Message:
+    """Operations that came together, and one future for all their answers: of a refusal, itself."""
+
+    __slots__ = ("_answers", "_left", "_waiting", "future", "loop")
+
+    def __init__(self, works: Sequence[Operation | Refusal], loop: asyncio.AbstractEventLoop) -> None:
+        self.future: asyncio.Future[list[Any]] = loop.create_future()
+        self.loop = loop
+        self._answers: list[Any] = list(works)
+        self._waiting = deque(
+            Pending(work, Place(self, number), loop)
+            for number, work in enumerate(works)
+            if not isinstance(work, Refusal)
+        )
+        self._left = len(self._waiting)
+        if not self._left:
+            self.future.set_result(self._answers)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def give(self, most: int, of_wallet: Counter[int] | None) -> Iterator[Pending]:
+        """The next of its operations, up to the first whose wallet has as many as it may in this group."""
+        waiting = self._waiting
+        while waiting and most:
+            pending = waiting[0]
+            if of_wallet is not None and of_wallet[pending.wallet_id] >= PER_WALLET:
+                return
+            waiting.popleft()
+            if not pending.abandoned:
+                most -= 1
+                yield pending
+
+    def answer(self, number: int, answer: Any) -> tuple[asyncio.Future[list[Any]], list[Any]] | None:
+        """Note the answer of one of its operations; with the last, who waits and what for."""
+        self._answers[number] = answer
+        self._left -= 1
+        return None if self._left else (self.future, self._answers)
+
+
+class Place(NamedTuple):
+    """Where the answer of one operation of a message belongs."""
+
+    message: Message
+    number: int
+
+    def cancelled(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.message.future.cancelled()
+
+
+Entry: TypeAlias = Pending | Message
+
+
+def take(queue: deque[Entry], most: int) -> list[Pending]:
+    """The next group, in order of arrival, and no more of one wallet than leaves room for others."""
+    messages = sum(isinstance(entry, Message) for entry in queue)
+    if not messages and len(queue) <= min(PER_WALLET, most):
+        group = [pending for pending in queue if isinstance(pending, Pending) and not pending.abandoned]
+        queue.clear()
+        return group
+    portion = PORTION if 0 < messages < len(queue) else most
+    group = []
+    kept: list[Entry] = []
+    of_wallet: Counter[int] = Counter()
+    while queue and len(group) < most:
+        entry = queue.popleft()
+        if isinstance(entry, Message):
+            for pending in entry.give(min(portion, most - len(group)), of_wallet):
+                of_wallet[pending.wallet_id] += 1
+                group.append(pending)
+            if entry:
+                kept.append(entry)
+        elif not entry.abandoned:
+            if entry.wallet_id and of_wallet[entry.wallet_id] >= PER_WALLET:
+                kept.append(entry)
+            else:
+                of_wallet[entry.wallet_id] += 1
+                group.append(entry)
+    if kept and len(of_wallet) == 1 and portion == most:
+        kept = _fill(group, kept, most)
+    queue.extendleft(reversed(kept))
+    return group
+
+
+def _fill(group: list[Pending], kept: list[Entry], most: int) -> list[Entry]:
+    """Nobody else waits: take what was kept for others' sake; answers what is kept all the same."""
+    left: list[Entry] = []
+    for entry in kept:
+        if len(group) >= most:
+            left.append(entry)
+        elif isinstance(entry, Pending):
+            group.append(entry)
+        else:
+            group += entry.give(most - len(group), None)
+            if entry:
+                left.append(entry)
+    return left

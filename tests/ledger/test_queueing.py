@@ -1,0 +1,131 @@
+"""What the next group takes: portions of messages beside calls, whole messages beside none, all in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from oanim_server.ledger.operations import Release, Reserve
+from oanim_server.ledger.queueing import PER_WALLET, PORTION, Entry, Message, Pending, take
+from oanim_server.ledger.refusals import Draining, InvalidField, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from oanim_server.ledger.operations import Operation
+    from tests.ledger.driving import Driven
+
+
+def reserve(wallet_id: int, key: str = "") -> Reserve:
+    return Reserve(
+        wallet_id=wallet_id, caller=1, opener=1, api_key_id="k", idempotency_key=key, amount_micros=1
+    )
+
+
+def release(wallet_id: int) -> Release:
+    return Release(wallet_id=wallet_id, caller=1, idempotency_key="", reservation=1)
+
+
+def call(work: Operation) -> Pending:
+    return Pending(work, Future(), None)
+
+
+def wallets(group: Sequence[Pending]) -> list[int]:
+    return [pending.wallet_id for pending in group]
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop that never runs."""
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+def test_beside_no_calls_messages_are_taken_whole_and_in_order(loop: asyncio.AbstractEventLoop) -> None:
+    queue: deque[Entry] = deque(
+        Message([reserve(1_000 * number + place) for place in range(600)], loop) for number in range(3)
+    )
+    first, second, third = [take(queue, 1_000) for _ in range(3)]
+    everything = [1_000 * number + place for number in range(3) for place in range(600)]
+    assert wallets(first) + wallets(second) + wallets(third) == everything
+    assert [len(first), len(second), len(third)] == [1_000, 800, 0]
+
+
+def test_beside_calls_a_message_gives_a_portion_at_a_time(loop: asyncio.AbstractEventLoop) -> None:
+    queue: deque[Entry] = deque([Message([reserve(place) for place in range(1, 1_001)], loop)])
+    queue.extend(call(reserve(5_000 + number)) for number in range(3))
+    assert wallets(take(queue, 1_000)) == [*range(1, PORTION + 1), 5_000, 5_001, 5_002]
+    # Nobody else waits now.
+    assert wallets(take(queue, 1_000)) == list(range(PORTION + 1, 1_001))
+    assert not queue
+
+
+def test_a_hot_wallet_leaves_room_for_others_and_is_taken_whole_where_there_are_none(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    hot: deque[Entry] = deque([Message([reserve(1)] * 600, loop), Message([reserve(1)] * 600, loop)])
+    assert len(take(hot, 1_000)) == 1_000
+    assert len(take(hot, 1_000)) == 200
+    queue: deque[Entry] = deque([Message([reserve(1)] * 600, loop), Message([reserve(2)] * 10, loop)])
+    assert wallets(take(queue, 1_000)) == [1] * PER_WALLET + [2] * 10
+    assert wallets(take(queue, 1_000)) == [1] * 350
+
+
+def test_of_a_message_that_nobody_waits_for_reserves_are_dropped(loop: asyncio.AbstractEventLoop) -> None:
+    message = Message([reserve(1), release(2), reserve(3)], loop)
+    message.future.cancel()
+    assert wallets(take(deque([message]), 1_000)) == [2]
+
+
+def test_a_message_is_answered_once_and_a_refusal_in_it_is_its_own_answer(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    misshapen: Refusal = InvalidField(field="amount_micros", description="it is 0")
+    message = Message([reserve(1), misshapen, reserve(2)], loop)
+    first, second = take(deque([message]), 1_000)
+    assert message.answer(second.future.number, "b") is None  # type: ignore[union-attr]
+    assert message.answer(first.future.number, "a") == (message.future, ["a", misshapen, "b"])  # type: ignore[union-attr]
+    empty = Message([misshapen], loop)
+    assert (len(empty), empty.future.result()) == (0, [misshapen])
+
+
+def test_messages_are_answered_however_full_the_queue_is(ledger: Driven) -> None:
+    """Thousands of operations of many streams, beside calls, in the order of each."""
+    wallets_ = [ledger.open_wallet(10_000) for _ in range(3)]
+
+    async def ask(number: int) -> list[Any]:
+        works: list[Operation | Refusal] = []
+        for place in range(300):
+            wallet_id = wallets_[place % 3]
+            key = f"{number}-{place}"
+            works.append(ledger.reserve(wallet_id, 2, key=f"r{key}"))
+            works.append(ledger.commit(wallet_id, 0, 1, key=f"c{key}", reserve_key=f"r{key}"))
+        return await ledger.ledger.submit_all(works)
+
+    async def all_of_them() -> list[list[Any]]:
+        calls = [asyncio.create_task(ledger.ledger.submit(ledger.reserve(wallets_[0], 1))) for _ in range(50)]
+        answers = await asyncio.gather(*[ask(number) for number in range(8)])
+        await asyncio.gather(*calls)
+        return answers
+
+    answers = asyncio.run(all_of_them())
+    assert {type(answer).__name__ for message in answers for answer in message} == {"Outcome"}
+    charged = [answer.charged_micros for message in answers for answer in message]
+    assert charged == [0, 1] * 2_400
+    assert [ledger.wallet(w).balance_micros for w in wallets_] == [10_000 - 800] * 3
+    assert ledger.problems() == []
+
+
+def test_a_ledger_that_has_stopped_takes_no_message(ledger: Driven) -> None:
+    ledger.ledger.stop_now()
+
+    async def ask() -> None:
+        with pytest.raises(Draining):
+            await ledger.ledger.submit_all([reserve(1)])
+
+    asyncio.run(ask())
