@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import backpressure, growth, memory, picture, reads, report, speed, starting
+from benchmarks import backpressure, growth, memory, meter, picture, reads, report, speed, starting
 from benchmarks.auditing import audit
 from benchmarks.bed import bed, interleaved
 from benchmarks.by_hand import measuring as by_hand
@@ -58,11 +58,11 @@ class Run:
             ):
                 growing = memory.Memory(grouped, plan)
                 with self._said(f"calls, {database}"):
-                    slots = speed.slots(grouped, single)
+                    slots = speed.slots(grouped, single, plan) | meter.slots(grouped)
                     if self._cluster is not None and database == "PostgreSQL":
                         slots |= stack.enter_context(by_hand.written(self._cluster)).slots()
-                    ran = interleaved(slots, plan)
-                self.figures += speed.figures(database, ran)
+                    ran = interleaved(slots, plan.warm_seconds, plan.slot_seconds, plan.repetitions)
+                self.figures += speed.figures(database, ran, plan) + meter.figures(database, ran)
                 if database == "PostgreSQL":
                     self.figures += by_hand.figures(database, ran)
                 with self._said(f"memory, {database}"):

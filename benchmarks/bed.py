@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from benchmarks.databases import Store
     from benchmarks.filling import Account
-    from benchmarks.plan import Plan
 
 CONNECTIONS = 4
+SERVICES = 4
 
 
 class Slot(NamedTuple):
@@ -90,18 +90,18 @@ def bed(
     *,
     connections: int = CONNECTIONS,
 ) -> Iterator[Bed]:
-    """A server on a new store with so many wallets, and a service's load before it."""
+    """A server on a new store with so many wallets, and the load of some services before it."""
     with opened(store.settings) as database:
         filler = Filler(database)
         accounts = filler.open(Role.USER, wallets)
-        [service] = filler.open(Role.SERVICE)
+        services = filler.open(Role.SERVICE, SERVICES)
         filler.close()
     with (
         Server(store, settings) as server,
         Told(
             "benchmarks.load",
             address=server.address,
-            token=service.token,
+            tokens=[service.token for service in services],
             accounts=[account.text for account in accounts],
             connections=connections,
         ) as load,
@@ -109,14 +109,14 @@ def bed(
         yield Bed(store, server, load, accounts)
 
 
-def interleaved(slots: Mapping[str, Measure], plan: Plan) -> Slots:
+def interleaved(slots: Mapping[str, Measure], warm_seconds: float, seconds: float, repetitions: int) -> Slots:
     """Run every slot once, briefly, and forget it; then all of them in turn, so often."""
-    for measure in slots.values() if plan.warm_seconds else ():
-        measure(plan.warm_seconds)
+    for measure in slots.values() if warm_seconds else ():
+        measure(warm_seconds)
     ran: Slots = {name: [] for name in slots}
-    for _ in range(plan.repetitions):
+    for _ in range(repetitions):
         for name, measure in slots.items():
-            ran[name].append(measure(plan.slot_seconds))
+            ran[name].append(measure(seconds))
     return ran
 
 

@@ -7,10 +7,13 @@ that is asserted on the connection that writes, by the code that opens it for a 
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import tempfile
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+import psycopg
 
 from oanim_server.database.engine import driver_of
 from oanim_server.database.migrate import migrate
@@ -19,6 +22,7 @@ from tests.postgresql import Cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from sqlalchemy import Connection
 
@@ -50,6 +54,9 @@ class Store(Protocol):
     def cache_bytes(self) -> int:
         """How much of a server's memory is the database's pages."""
 
+    def stalled(self) -> AbstractContextManager[None]:
+        """Nothing is written to it inside the block."""
+
     def remove(self) -> None:
         """Delete it."""
 
@@ -68,6 +75,13 @@ class SqliteStore:
 
     def cache_bytes(self) -> int:
         return min(PAGE_CACHE_BYTES, (self._data / "oanim.db").stat().st_size)
+
+    @contextmanager
+    def stalled(self) -> Iterator[None]:
+        with closing(sqlite3.connect(self._data / "oanim.db", isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield
+            connection.execute("ROLLBACK")
 
     def remove(self) -> None:
         shutil.rmtree(self._data)
@@ -89,6 +103,13 @@ class PostgresqlStore:
 
     def cache_bytes(self) -> int:
         return 0
+
+    @contextmanager
+    def stalled(self) -> Iterator[None]:
+        with psycopg.connect(self._url.replace("+psycopg", "", 1)) as connection:
+            connection.execute("LOCK TABLE wallets IN EXCLUSIVE MODE")
+            yield
+            connection.rollback()
 
     def remove(self) -> None:
         shutil.rmtree(self._data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks import targets
+from benchmarks import meter, targets
 from benchmarks.figures import Figure
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Memory:
     def figures(self) -> list[Figure]:
         """What it grew by, once it has done as much as was planned."""
         while (done := self._bed.server.count(OPERATIONS) - self._began_at) < self._plan.memory_operations:
-            self._bed.slot("pairs", self._plan.slot_seconds, in_flight=IN_FLIGHT)
+            self._bed.slot("meter", self._plan.slot_seconds, streams=meter.STREAMS, size=meter.SIZES[0])
         grown = (self._bed.server.memory_bytes - self._began_bytes) / MEGABYTE
         return [
             Figure(

@@ -14,6 +14,12 @@ class Plan:
     warm_seconds: float
     repetitions: int
     wallets: int
+    # How many calls are in flight.
+    in_flight: tuple[int, ...]
+    # Beyond the peak: how many times what gives it, in how long and how many slots.
+    times: tuple[int, ...]
+    pressure_seconds: float
+    pressure_repetitions: int
     # Growth: the kinds of idempotency keys; reservations in the small and in the large database, and how
     # many of those are the one great wallet's; operations a repetition, in groups of 100 and alone.
     keys: tuple[str, ...]
@@ -31,10 +37,14 @@ class Plan:
 
 FULL = Plan(
     name="full",
-    slot_seconds=4.0,
+    slot_seconds=3.0,
     warm_seconds=1.0,
     repetitions=5,
     wallets=1_000,
+    in_flight=(1, 16, 64, 256),
+    times=(1, 2, 4, 8),
+    pressure_seconds=4.0,
+    pressure_repetitions=3,
     keys=("UUIDv7", "random"),
     small=10_000,
     large=3_000_000,
@@ -52,6 +62,10 @@ QUICK = Plan(
     warm_seconds=0.1,
     repetitions=2,
     wallets=1_000,
+    in_flight=(64, 256),
+    times=(1, 4),
+    pressure_seconds=0.5,
+    pressure_repetitions=1,
     keys=("UUIDv7",),
     small=10_000,
     large=100_000,
@@ -69,6 +83,10 @@ SMOKE = Plan(
     warm_seconds=0.0,
     repetitions=1,
     wallets=20,
+    in_flight=(16, 64),
+    times=(1, 4),
+    pressure_seconds=0.1,
+    pressure_repetitions=1,
     keys=("UUIDv7",),
     small=200,
     large=1_000,

@@ -10,7 +10,7 @@ import grpc
 
 from benchmarks import targets
 from benchmarks.figures import Figure
-from benchmarks.load import percentile
+from benchmarks.taken import percentile
 from openanimate.metering.v1.wallet_service_pb2 import (
     GetUsageRequest,
     GetWalletRequest,

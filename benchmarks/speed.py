@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from benchmarks.bed import Bed, Measure, Slot, Slots
+    from benchmarks.plan import Plan
 
-IN_FLIGHT = (1, 16, 64, 256)
 # Where groups meet a transaction per call, and what a user would write.
 COMPARED = 64
 
 
-def slots(bed: Bed, single: Bed) -> dict[str, Measure]:
+def slots(bed: Bed, single: Bed, plan: Plan) -> dict[str, Measure]:
     """What is run; `single` is the same server with groups of one operation."""
     measured: dict[str, Measure] = {}
-    for in_flight in IN_FLIGHT:
+    for in_flight in plan.in_flight:
         measured[f"echo {in_flight}"] = partial(bed.slot, "echo", in_flight=in_flight)
         measured[f"many {in_flight}"] = partial(bed.slot, "pairs", in_flight=in_flight)
         measured[f"hot {in_flight}"] = partial(bed.slot, "pairs", in_flight=in_flight, hot=True)
@@ -30,12 +30,12 @@ def slots(bed: Bed, single: Bed) -> dict[str, Measure]:
     return measured
 
 
-def figures(database: str, ran: Slots) -> list[Figure]:
+def figures(database: str, ran: Slots, plan: Plan) -> list[Figure]:
     """What was found."""
     section = f"Reserve and Commit, unary, {database}"
     found = []
     for hot in (False, True):
-        for in_flight in IN_FLIGHT:
+        for in_flight in plan.in_flight:
             calls, echo = ran[f"{'hot' if hot else 'many'} {in_flight}"], ran[f"echo {in_flight}"]
             wallets = "one hot wallet" if hot else "many wallets"
             found.append(
@@ -83,4 +83,6 @@ def cpu(slots: Sequence[Slot]) -> str:
         "database": middle(slots, "database_us"),
         "load": middle(slots, "client_us"),
     }
-    return " + ".join(f"{name} {micros:.0f}" for name, micros in used.items() if micros)
+    return " + ".join(
+        f"{name} {micros:.{1 if micros < 20 else 0}f}" for name, micros in used.items() if micros
+    )

@@ -33,7 +33,7 @@ def restarts(grown: Grown, plan: Plan) -> list[Figure]:
             Told(
                 "benchmarks.load",
                 address=server.address,
-                token=account.token,
+                tokens=[account.token],
                 accounts=[account.text],
                 connections=1,
             ) as load,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from oanim_remotion.installation import Installation
+
+# A program that runs as another user (PostgreSQL, for root) is forked, not spawned, and gRPC would set itself
+# up again in the child before it becomes that program: now and then it crashes there.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 
 
 @pytest.fixture(scope="session")

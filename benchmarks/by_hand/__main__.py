@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import uvloop
 
-from benchmarks.load import Taken
+from benchmarks.taken import Taken
 from benchmarks.told import obey
 from oanim.keys import new_key
 
@@ -64,7 +64,7 @@ async def _meet(url: str, connections: int) -> Callable[..., Awaitable[dict[str,
     opened = [await psycopg.AsyncConnection.connect(url, autocommit=True) for _ in range(connections)]
 
     async def carry_out(wallets: int, seconds: float) -> dict[str, Any]:
-        taken = Taken([], [], [])
+        taken = Taken()
         cpu, began = time.process_time(), time.perf_counter()
 
         async def loop(connection: Connection) -> None:

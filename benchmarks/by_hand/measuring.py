@@ -17,8 +17,8 @@ import psycopg
 from benchmarks import by_hand
 from benchmarks.bed import of, slot_of
 from benchmarks.figures import Figure, ratios
-from benchmarks.load import Taken
 from benchmarks.speed import COMPARED, beside
+from benchmarks.taken import Taken
 from benchmarks.told import Told
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class ByHand:
             check=True,
         ).stdout
         told = {
-            **Taken([], [], []).told(1.0, _children_seconds() - own),
+            **Taken().told(1.0, _children_seconds() - own),
             "operations": CALLS_A_PAIR
             * int(_said(r"number of transactions actually processed: (\d+)", said)),
             "a_second": CALLS_A_PAIR * float(_said(r"tps = ([\d.]+)", said)),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from oanim.aio import AsyncClient
     from oanim.aio_metered import AsyncMeter
+    from oanim.aio_streams import AsyncMeterStream, AsyncUsageStream
     from oanim.client import Client
     from oanim.errors import (
         AccountFrozen,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     )
     from oanim.keys import new_key
     from oanim.metered import Meter
+    from oanim.streams import MeterStream, UsageStream
     from openanimate.metering.v1.reservation_pb2 import SpendScope
     from openanimate.metering.v1.wallet_service_pb2 import PricedLine
 
@@ -66,6 +68,8 @@ __all__ = [
     "AlreadyReleased",
     "AsyncClient",
     "AsyncMeter",
+    "AsyncMeterStream",
+    "AsyncUsageStream",
     "Client",
     "Conflict",
     "DatabaseAway",
@@ -81,6 +85,7 @@ __all__ = [
     "KeyInvalid",
     "LimitExceeded",
     "Meter",
+    "MeterStream",
     "NotFound",
     "NotYourHold",
     "OanimError",
@@ -105,6 +110,7 @@ __all__ = [
     "TooManyKeys",
     "Unavailable",
     "UnknownModel",
+    "UsageStream",
     "Violation",
     "WrongRole",
     "new_key",
@@ -114,10 +120,14 @@ __all__ = [
 _HOMES = {
     "AsyncClient": "oanim.aio",
     "AsyncMeter": "oanim.aio_metered",
+    "AsyncMeterStream": "oanim.aio_streams",
+    "AsyncUsageStream": "oanim.aio_streams",
     "Client": "oanim.client",
     "Meter": "oanim.metered",
+    "MeterStream": "oanim.streams",
     "PricedLine": "openanimate.metering.v1.wallet_service_pb2",
     "SpendScope": "openanimate.metering.v1.reservation_pb2",
+    "UsageStream": "oanim.streams",
     "new_key": "oanim.keys",
 }
 

@@ -9,9 +9,11 @@ from google.protobuf.message import Message
 from oanim import address, channels
 from oanim.aio_connection import AsyncConnection
 from oanim.aio_metered import AsyncMeter
+from oanim.aio_streams import AsyncMeterStream, AsyncUsageStream
 from oanim.block import Block
 from oanim.calls import account, admin, checkout, generation, holds, pricing, rendering, wallet
 from oanim.calls.described import described_by
+from oanim.calls.streams import METER, STREAM_USAGE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
@@ -134,6 +136,14 @@ class AsyncClient:
             key=key,
         )
         return AsyncMeter(self.connection, block)
+
+    def meter(self, *, timeout_s: float | None = None) -> AsyncMeterStream:
+        """Open a stream of many reservations, commits and releases, to be used inside a `async with`."""
+        return AsyncMeterStream(self.connection, METER, timeout_s=timeout_s)
+
+    def stream_usage(self, *, timeout_s: float | None = None) -> AsyncUsageStream:
+        """Open a stream of usage of any account, to be used inside a `async with`."""
+        return AsyncUsageStream(self.connection, STREAM_USAGE, timeout_s=timeout_s)
 
     sign_up = _unary(account.sign_up)
     who_am_i = _unary(account.who_am_i)

@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
 from oanim.chunks import AsyncReading, measured, rewind
 from oanim.details import closed, error_of
 from oanim.downloads import Arriving
-from oanim.errors import OanimError
+from oanim.errors import OanimError, Unavailable
 from oanim.retries import Attempts, Deadline
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from grpc import aio
 
     from oanim.calls.call import Call, DownloadCall, StreamedCall, UploadCall
+
+# grpc.aio puts this in the place of a call's status when a write fails because the call has just ended.
+_CUT_WHILE_WRITING = "Internal error from Core"
 
 Answer = TypeVar("Answer", bound="Message")
 Result = TypeVar("Result")
@@ -158,7 +161,7 @@ class AsyncConnection:
                 _messages(call, first, reading), timeout=timeout_s, metadata=self._metadata
             )
         except grpc.RpcError as failure:
-            raise reading.failure or error_of(failure, idempotency_key=call.idempotency_key) from None
+            raise reading.failure or _upload_error(failure, call) from None
         except asyncio.CancelledError:
             # grpc.aio cancels the call, not the task, when reading fails.
             if reading.failure is None:
@@ -168,6 +171,12 @@ class AsyncConnection:
             # As in connection.py.
             if first is not None:
                 await reading.stop()
+
+    def both_ways(self, path: str, answer: type[Answer]) -> Any:
+        """Open a stream both ways, without a time limit; what it sends is serialised already."""
+        self._require_open()
+        opening: Any = self._channel.stream_stream(path, response_deserializer=answer.FromString)
+        return opening(metadata=self._metadata)
 
     def _require_open(self) -> None:
         if self._closed:
@@ -181,6 +190,16 @@ async def _messages(
         yield first
     async for chunk in reading:
         yield call.piece(chunk)
+
+
+def _upload_error(failure: grpc.RpcError, call: UploadCall[Answer]) -> OanimError:
+    """Read a failed upload; how it ended may be unknown, and then it is asked again."""
+    error = error_of(failure, idempotency_key=call.idempotency_key)
+    if error.code is grpc.StatusCode.INTERNAL and error.message == _CUT_WHILE_WRITING:
+        message = "the server ended the upload before all was sent, and how is unknown"
+        code = grpc.StatusCode.UNAVAILABLE
+        return Unavailable(message, code=code, idempotency_key=call.idempotency_key)
+    return error
 
 
 async def _in_thread(function: Callable[..., Result], *arguments: object) -> Result:

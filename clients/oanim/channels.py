@@ -2,7 +2,8 @@
 
 grpc itself repeats a call that ended UNAVAILABLE or ABORTED before its first answer, within the call's
 deadline. That is safe for every call here, because each has an idempotency key or changes nothing the second
-time, but not for a client stream, whose bytes are gone: what can be read again, the SDK sends again.
+time, but not for a client stream, whose bytes are gone: what can be read again, the SDK sends again, and what
+is under way on a stream both ways is pipeline.py's to send again.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _NEVER_REPEATED = (
     {"service": f"{PACKAGE}.GenerateService", "method": "UploadInput"},
     {"service": f"{PACKAGE}.RenderService", "method": "SubmitRender"},
     {"service": f"{PACKAGE}.RenderService", "method": "CompleteRender"},
+    {"service": f"{PACKAGE}.WalletService", "method": "StreamUsage"},
+    {"service": f"{PACKAGE}.WalletService", "method": "Meter"},
 )
 _SERVICE_CONFIG = {
     "methodConfig": [

@@ -14,8 +14,10 @@ from oanim import address, channels
 from oanim.block import Block
 from oanim.calls import account, admin, checkout, generation, holds, pricing, rendering, wallet
 from oanim.calls.described import described_by
+from oanim.calls.streams import METER, STREAM_USAGE
 from oanim.connection import Connection
 from oanim.metered import Meter
+from oanim.streams import MeterStream, UsageStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
@@ -139,6 +141,14 @@ class Client:
             key=key,
         )
         return Meter(self.connection, block)
+
+    def meter(self, *, timeout_s: float | None = None) -> MeterStream:
+        """Open a stream of many reservations, commits and releases, to be used inside a `with`."""
+        return MeterStream(self.connection, METER, timeout_s=timeout_s)
+
+    def stream_usage(self, *, timeout_s: float | None = None) -> UsageStream:
+        """Open a stream of usage of any account, to be used inside a `with`."""
+        return UsageStream(self.connection, STREAM_USAGE, timeout_s=timeout_s)
 
     sign_up = _unary(account.sign_up)
     who_am_i = _unary(account.who_am_i)

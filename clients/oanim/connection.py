@@ -9,7 +9,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
@@ -20,7 +20,7 @@ from oanim.errors import OanimError
 from oanim.retries import Attempts, Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
     from google.protobuf.message import Message
 
@@ -159,6 +159,12 @@ class Connection:
             if first is not None:
                 reading.stop()
         raise reading.failure or error
+
+    def both_ways(self, path: str, answer: type[Answer], messages: Iterator[bytes]) -> Any:
+        """Open a stream both ways, without a time limit; what it sends is serialised already."""
+        self._require_open()
+        opening: Any = self._channel.stream_stream(path, response_deserializer=answer.FromString)
+        return opening(messages, metadata=self._metadata)
 
     def _require_open(self) -> None:
         if self._closed:

@@ -28,6 +28,7 @@ _BY_CODE: dict[grpc.StatusCode, type[OanimError]] = {
     grpc.StatusCode.UNAVAILABLE: errors.Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
 }
+_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 _TIMED_OUT = "the server did not answer in time; whether the call took effect is unknown"
 
 
@@ -58,8 +59,26 @@ def error_of(failure: grpc.RpcError, *, idempotency_key: str = "") -> OanimError
     message = ended.details() or code.name.lower().replace("_", " ")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         message = _TIMED_OUT
+    return _error(code, message, _status(ended), idempotency_key)
+
+
+def refusal_of(serialized: bytes, *, idempotency_key: str) -> OanimError:
+    """Read the refusal of one operation of a stream, which is a status as a call would have ended with."""
+    status = Status.FromString(serialized)
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    return _error(code, status.message, status, idempotency_key)
+
+
+def timed_out(idempotency_key: str) -> OanimError:
+    """Make the error of an operation that nobody waits for any longer."""
+    return errors.DeadlineExceeded(
+        _TIMED_OUT, code=grpc.StatusCode.DEADLINE_EXCEEDED, idempotency_key=idempotency_key
+    )
+
+
+def _error(code: grpc.StatusCode, message: str, status: Status, idempotency_key: str) -> OanimError:
     info, retry, bad_request, precondition = ErrorInfo(), RetryInfo(), BadRequest(), PreconditionFailure()
-    for detail in _status(ended).details:
+    for detail in status.details:
         for known in (info, retry, bad_request, precondition):
             detail.Unpack(known)
     reason = info.reason if info.domain == _DOMAIN else ""

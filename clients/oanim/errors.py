@@ -86,6 +86,7 @@ class OanimError(Exception):
         violations: tuple[Violation, ...] = (),
         field: str = "",
         idempotency_key: str = "",
+        in_doubt: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -96,11 +97,26 @@ class OanimError(Exception):
         self.violations = violations
         self.field = field
         self.idempotency_key = idempotency_key
+        self._in_doubt = in_doubt
 
     @property
     def outcome_unknown(self) -> bool:
         """True when the call may have taken effect: repeat it with `idempotency_key` to find out."""
-        return self.code in _UNKNOWN_OUTCOMES
+        return self._in_doubt or self.code in _UNKNOWN_OUTCOMES
+
+    def of_operation(self, idempotency_key: str, *, sent: bool) -> Self:
+        """Tell one operation of a stream why that ended; what was sent and not answered is in doubt."""
+        return type(self)(
+            self.message,
+            code=self.code,
+            reason=self.reason,
+            metadata=self.metadata,
+            retry_after_s=self.retry_after_s,
+            violations=self.violations,
+            field=self.field,
+            idempotency_key=idempotency_key,
+            in_doubt=sent,
+        )
 
     def repeatable_with(self, idempotency_key: str) -> Self:
         """Say which key repeats what failed."""

@@ -16,6 +16,7 @@ from benchmarks.plan import FULL
 ROOT = Path(__file__).parents[2]
 SECTIONS = {
     "Reserve and Commit, unary",
+    "Meter, 4 streams",
     "Memory",
     "Start",
     "Growth: 1,000 reservations against 200",

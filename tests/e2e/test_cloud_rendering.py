@@ -21,7 +21,7 @@ from oanim_farm.settings import MAX_FOLDER_BYTES
 from oanim_remotion.bundle import pack
 from openanimate.metering.v1.render_service_pb2 import Render, RenderCodec, RenderSpec, RenderState
 from tests.e2e.conftest import BIN
-from tests.farm.working import until
+from tests.farm.working import commands_with, until
 from tests.videos import Seen, colour_at, seen
 
 if TYPE_CHECKING:
@@ -136,14 +136,8 @@ def test_a_killed_worker_leaves_no_browser(
         for state in customer.watch_render(render_id=render.render_id, timeout_s=PATIENCE_S):
             if state.render.frames_done:
                 break
-        assert "chromium" in " ".join(running_in(folder))
+        assert "--user-data-dir" in " ".join(commands_with(str(folder)))
         process.kill()
-    until(lambda: running_in(folder) == [])
+    until(lambda: commands_with(str(folder)) == [])
     customer.cancel_render(render_id=render.render_id)
     assert money(customer)[1] == 0
-
-
-def running_in(folder: Path) -> list[str]:
-    """The commands of whatever was started with a worker's folder in its arguments."""
-    found = subprocess.run(["pgrep", "-af", str(folder)], stdout=subprocess.PIPE, text=True, check=False)
-    return found.stdout.splitlines()

@@ -62,17 +62,25 @@ def test_the_demo_without_node_and_a_browser_says_what_it_skipped(tmp_path: Path
 
 
 def test_the_readme_s_python_runs_and_charges_what_was_used(dev: Dev, tmp_path: Path) -> None:
-    (example,) = _examples("python")
-    for found, meant in (('"anim_..."', repr(dev.keys["user"])), ('"http://127.0.0.1:50051"', repr(dev.url))):
-        assert found in example
-        example = example.replace(found, meant)
+    example, _ = _examples("python")
     before = _balance(dev)
-    done = subprocess.run(
-        [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == ["making a red kite", "making a blue door", "making a green sea"]
+    told = _run(example, {'"anim_..."': dev.keys["user"], '"http://127.0.0.1:50051"': dev.url}, tmp_path)
+    assert told == ["making a red kite", "making a blue door", "making a green sea"]
     assert before - _balance(dev) == 150_000
+
+
+def test_the_readme_s_service_meters_over_a_stream(dev: Dev, tmp_path: Path) -> None:
+    _, example = _examples("python")
+    before = _balance(dev)
+    with Client(api_key=dev.keys["user"], url=dev.url) as client:
+        account_id = client.who_am_i().account_id
+    meant = {
+        '"anim_..."': dev.keys["service"],
+        '"http://127.0.0.1:50051"': dev.url,
+        '"5df21yc0fs5k"': account_id,
+    }
+    assert _run(example, meant, tmp_path) == [f"working for {account_id}"]
+    assert before - _balance(dev) == 1_200
 
 
 def test_the_readme_s_commands_run(dev: Dev, tmp_path: Path) -> None:
@@ -87,6 +95,18 @@ def test_any_client_looks_around_as_the_readme_says(dev: Dev, tmp_path: Path) ->
     done = dev.follow(command, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "fal-ai/flux-2-flex" in done.stdout
+
+
+def _run(example: str, meant: dict[str, str], folder: Path) -> list[str]:
+    """Run an example with what its reader puts in for what it shows; the lines that it prints."""
+    for found, value in meant.items():
+        assert found in example
+        example = example.replace(found, repr(value))
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
 
 
 def _balance(dev: Dev) -> int:

@@ -6,10 +6,10 @@ import hashlib
 import json
 import random
 import shutil
-import subprocess
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,10 +81,19 @@ def spec_of(**other: Any) -> RenderSpec:
     return RenderSpec(**{**usual, "codec": RenderCodec.RENDER_CODEC_H264, **other})
 
 
+def commands_with(words: str) -> list[str]:
+    """The commands of all processes that were started with these words."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            found += [command] if words in command else []
+    return found
+
+
 def orphans() -> list[str]:
     """What the stand-in started before it hung, wherever that went."""
-    found = subprocess.run(["pgrep", "-f", f"sleep {SLEEP}"], stdout=subprocess.PIPE, text=True, check=False)
-    return found.stdout.split()
+    return commands_with(f"sleep {SLEEP}")
 
 
 def until(fact: Callable[[], object], seconds: float = SECONDS) -> None:

@@ -251,7 +251,7 @@ class Holds:
         if amount > left:
             raise No("ExceedsReservation", amount, 0 if late else left)
         if late:
-            charged = self._settle_late(hold, amount, amount)
+            charged = self._settle_late(hold, amount, amount, now)
         else:
             charged = self._capture(hold, amount, now, keep_rest=commit.keep_rest)
         return self._charged(hold, commit, now, charged, amount - charged)
@@ -267,8 +267,9 @@ class Holds:
             raise No("AlreadyCommitted", hold.state.name, hold.reserved, hold.captured)
         return made.answer._replace(replayed=True)
 
-    def _settle_late(self, hold: MHold, amount: int, owed: int) -> int:
+    def _settle_late(self, hold: MHold, amount: int, owed: int, now: int) -> int:
         hold.state = State.SETTLED_LATE
+        hold.ended_at = now
         fits = amount <= max(self.balance - self.held, 0)
         hold.uncollected += owed - amount if fits else owed
         if not fits:

@@ -52,7 +52,7 @@ class Usage(Holds):
         owed = price(hold.line, max(commit.quantity, hold.reported)) - price(hold.line, hold.quantity)
         covered = min(owed, hold.reserved - hold.captured)
         if late:
-            charged = self._settle_late(hold, covered, owed)
+            charged = self._settle_late(hold, covered, owed, now)
         else:
             charged = self._capture(hold, covered, now, keep_rest=False)
             hold.uncollected = owed - charged

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import Engine, event, text
 
-from benchmarks.filling import Filler
+from benchmarks.filling import LINES, Filler
+from oanim.keys import new_key
 from oanim_server.accounts.values import Role
 from oanim_server.database.engine import driver_of
 from oanim_server.ledger.group import Group
 from oanim_server.ledger.reads import Grouping, Reads
+from oanim_server.ledger.usage import Use
 from tests.ledger.counting import statements_of_new_connections
 
 if TYPE_CHECKING:
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
     Read = Callable[[Connection], object]
 
 FEW, MANY, PAGE = 1_000, 25_000, 20
-WALLETS = 1_000
-TABLES = "accounts|wallets|lots|reservations|transactions|refusals|usage_days|notes|limits"
+WALLETS, ITEMS = 1_000, 3_000
+TABLES = "accounts|wallets|lots|reservations|transactions|refusals|usage_days|usage_items|notes|limits"
 WHOLE = re.compile(rf"Seq Scan on ({TABLES})|SCAN ({TABLES})\b(?! USING)")
 
 
@@ -50,6 +52,8 @@ class Ledger:
         self.filler.fill_days(self.little, FEW)
         self.filler.fill_days(self.much, MANY)
         self.filler.fill(others, MANY)
+        for _ in range(ITEMS // 1_000):
+            self.filler.commit([used(wallet_id) for wallet_id in others[:500] for _ in range(2)])
         with database.writing() as connection:
             connection.execute(text("ANALYZE"))
 
@@ -79,6 +83,7 @@ class Ledger:
             "statement": partial(reads.statement, as_of=None, **page),
             "a later page": partial(reads.statement, as_of=None, **{**page, "before": 2 * PAGE}),
             "charges": partial(reads.charges, since=None, **page),
+            "uncollected": partial(reads.uncollected, wallet_id=wallet_id, offset=0, limit=PAGE),
             "limits": partial(reads.limits, wallet_id=wallet_id),
             **{f"usage by {by}": partial(reads.usage, group_by=by, **days) for by in Grouping},
         }
@@ -97,6 +102,20 @@ class Ledger:
             self.database.read_now(read)
             counts[name] = len(self._sent)
         return counts
+
+
+def used(wallet_id: int) -> Use:
+    """A usage item, of a wallet without a hold."""
+    return Use(
+        wallet_id=wallet_id,
+        caller=wallet_id,
+        idempotency_key=new_key(),
+        asked=(LINES[0].model, 1),
+        api_key_id="k",
+        amount_micros=1,
+        line=LINES[0],
+        labels={},
+    )
 
 
 def _work(read: Read, connection: Connection) -> int:

@@ -73,7 +73,12 @@ def add_up(house: House, renders: list[Render], accounts: list[int], grant_micro
     for render in ended:
         expected = 0 if render.state is State.FAILED else charged(render.frames_done)
         assert render.charged_micros == expected, render
-    for account in accounts:
-        spent = sum(render.charged_micros for render in ended if render.wallet_id == account)
-        assert house.rest(account) == (grant_micros - spent, 0, [])
+    # Every render is known to who submitted it: what was held for it was answered, sooner or later.
+    assert sorted(house.select("SELECT wallet_id, number FROM renders")) == sorted(r.key for r in ended)
+    spent = {
+        account: sum(render.charged_micros for render in ended if render.wallet_id == account)
+        for account in accounts
+    }
+    rests = {account: house.rest(account) for account in accounts}
+    assert rests == {account: (grant_micros - spent[account], 0, []) for account in accounts}
     assert house.files() == {render.video.object_id for render in ended if render.video}

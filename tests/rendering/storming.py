@@ -139,6 +139,7 @@ def storm(servers: Servers, *, kills: int, seed: int) -> tuple[list[str], list[s
     servers.keep_killing(chance, kills)
     for thread in threads:
         thread.join(120)
+    assert not any(thread.is_alive() for thread in threads)
     if failures:
         raise failures[0]
     return [user.account_id for user in users], renders

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -17,13 +20,12 @@ from openanimate.metering.v1 import render_service_pb2 as pb
 from openanimate.metering.v1.reservation_pb2 import SpendScope
 from tests.generation.house import until
 from tests.remotion.archives import bundle_of
-from tests.rendering.asking import BUNDLE, QUOTE, VIDEO, Farm, Owner, farm, owner, submission
+from tests.rendering.asking import BUNDLE, QUOTE, VIDEO, Farm, Owner, bundle, farm, owner, submission
 from tests.rpc.asking import assert_roles, invalid, not_found, refused_stream, without_seq
 from tests.server import SECONDS, Refused, new_key, running, spawned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.server import RunningServer
 
@@ -559,6 +561,32 @@ def test_a_stop_sends_waiting_workers_and_watchers_away_and_the_next_start_goes_
         worker.complete(lease, 100)
         assert user.watched(render_id)[-1].render.state == pb.RENDER_STATE_SUCCEEDED
         assert user.money() == (FREE - QUOTE, 0)
+
+
+def most_memory_mb(process_id: int) -> int:
+    """The most that a process has had in memory."""
+    status = Path(f"/proc/{process_id}/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) // 1_024
+
+
+def test_neither_a_bundle_nor_a_video_is_ever_held_whole_in_memory(tmp_path: Path) -> None:
+    large = bundle(os.urandom(150_000_000))
+    with spawned({"OANIM_DATA": str(tmp_path / "data")}, tmp_path / "log") as server:
+        user, worker = owner(server), farm(server)
+        # Whatever it takes to work at all.
+        user.submitted()
+        lease = worker.lease()
+        worker.bundle(lease)
+        worker.complete(lease, 100)
+        before = most_memory_mb(server.process.pid)
+        render_id = user.submitted("", large)
+        lease = worker.lease()
+        assert worker.bundle(lease) == large
+        worker.complete(lease, 100, large)
+        assert user.downloaded(render_id)[3] == large
+        assert most_memory_mb(server.process.pid) - before < 40
 
 
 def test_a_caller_that_hangs_up_in_its_upload_leaves_nothing(

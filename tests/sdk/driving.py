@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from oanim.aio import AsyncClient
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 # What a block does, one after the other: use so much, raise, or call.
 Step: TypeAlias = "int | BaseException | Callable[[], object]"
+
+# An operation of a stream: its name and its arguments.
+Operation: TypeAlias = tuple[str, dict[str, Any]]
 
 
 class Driver(Protocol):
@@ -37,6 +41,8 @@ class Driver(Protocol):
     def stream(self, call: StreamedCall[Any]) -> None: ...
 
     def metered(self, steps: Iterable[Step], **arguments: Any) -> Readings: ...
+
+    def operate(self, stream: str, asked: Iterable[Operation], **options: Any) -> list[Any]: ...
 
 
 class Threads:
@@ -89,6 +95,13 @@ class Threads:
                 else:
                     step()
         return meter
+
+    def operate(self, stream: str, asked: Iterable[Operation], **options: Any) -> list[Any]:
+        """Ask for all in one block, a thread each; their answers, or their errors."""
+        asked = list(asked)
+        with ThreadPoolExecutor(len(asked)) as threads, getattr(self.client, stream)(**options) as opened:
+            answers = [threads.submit(getattr(opened, name), **arguments) for name, arguments in asked]
+            return [answer.exception() or answer.result() for answer in answers]
 
 
 class Tasks:
@@ -157,3 +170,12 @@ class Tasks:
                 else:
                     await asyncio.to_thread(step)
         return meter
+
+    def operate(self, stream: str, asked: Iterable[Operation], **options: Any) -> list[Any]:
+        """Ask for all in one block, a task each, in their order; their answers, or their errors."""
+        return self._runner.run(self._operated(stream, asked, options))
+
+    async def _operated(self, stream: str, asked: Iterable[Operation], options: dict[str, Any]) -> list[Any]:
+        async with getattr(self.client, stream)(**options) as opened:
+            answers = (getattr(opened, name)(**arguments) for name, arguments in asked)
+            return await asyncio.gather(*answers, return_exceptions=True)

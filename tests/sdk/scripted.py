@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict, deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -30,7 +31,7 @@ from openanimate.metering.v1 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from typing import Self
 
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -72,7 +73,9 @@ class Refusal:
             return ()
         details: list[Message] = [ErrorInfo(reason=self.reason, domain=self.domain, metadata=self.metadata)]
         if self.retry_after_s is not None:
-            details.append(RetryInfo(retry_delay=Duration(nanos=int(self.retry_after_s * 1e9))))
+            delay = Duration()
+            delay.FromNanoseconds(int(self.retry_after_s * 1e9))
+            details.append(RetryInfo(retry_delay=delay))
         status = Status(code=self.code.value[0], message=self.reason.lower())
         for detail in (*details, *self.more):
             packed = AnyMessage()
@@ -100,7 +103,8 @@ class ScriptedServer:
     """Answers each call of a method with the next entry of its script, the last one again and again.
 
     An entry is a message, a Refusal, a function from the request to one of these, or a list of messages and
-    refusals (a stream), with functions that are called in between.
+    refusals (a stream), with functions that are called in between. Of a stream both ways it is a function
+    from the iterator of its requests to the iterator of these.
     """
 
     def __init__(self, address: str = "127.0.0.1:0") -> None:
@@ -142,7 +146,8 @@ class ScriptedServer:
         with self._changed:
             entries = self._script[method]
             entry = entries.popleft() if len(entries) > 1 else entries[0]
-        if METHODS[method].client_streaming:
+        # A stream both ways is read by whoever answers it.
+        if METHODS[method].client_streaming and not METHODS[method].server_streaming:
             early = isinstance(entry, Early)
             request = list(islice(cast("Iterable[object]", request), 1 if early else None))
             entry = entry.entry if early else entry
@@ -151,7 +156,7 @@ class ScriptedServer:
             self._changed.notify_all()
         if callable(entry):
             entry = entry(request)
-        for part in entry if isinstance(entry, list) else [entry]:
+        for part in entry if isinstance(entry, list | Iterator) else [entry]:
             if isinstance(part, Refusal):
                 context.set_trailing_metadata(part.trailing())
                 context.abort(part.code, part.reason.lower())
@@ -181,6 +186,8 @@ class _Handlers(grpc.GenericRpcHandler):
         def streamed(request: object, context: grpc.ServicerContext) -> Iterator[Message]:
             return self._answer(name, request, context)
 
+        if method.client_streaming and method.server_streaming:
+            return grpc.stream_stream_rpc_method_handler(streamed, **codecs)
         if method.client_streaming:
             return grpc.stream_unary_rpc_method_handler(unary, **codecs)
         if method.server_streaming:

@@ -6,15 +6,18 @@ import inspect
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import oanim
 from oanim import channels, errors
 from oanim.aio import AsyncClient
+from oanim.aio_streams import AsyncMeterStream, AsyncUsageStream
 from oanim.client import Client
 from oanim.details import class_of
+from oanim.streams import MeterStream, UsageStream
+from openanimate.metering.v1 import wallet_service_pb2 as pb
 from openanimate.metering.v1.error_reason_pb2 import ErrorReason
 from tests.sdk.scripted import METHODS, SERVICES
 
@@ -38,6 +41,9 @@ FILES = {
 
 def fields(method: MethodDescriptor) -> set[str]:
     """The fields of a request; of a client stream those of its first message."""
+    if method.client_streaming and method.server_streaming:
+        # A stream both ways is opened; what it carries are methods of its own.
+        return set()
     described = [*method.input_type.fields]
     if method.client_streaming:
         described = [
@@ -69,6 +75,52 @@ def test_every_call_is_a_method_whose_arguments_are_the_fields_of_its_request(
     assert {a.kind for a in arguments} == {inspect.Parameter.KEYWORD_ONLY}
     assert call.__name__ == snake_case(descriptor.name)
     assert re.fullmatch(r"[A-Z][^\n.]*\.", call.__doc__)
+
+
+# What a Reserve of a worker's names; these streams are for services.
+WORKERS = {"render_id", "epoch"}
+# What names the reservation of a Commit or a Release, beside the request's own field.
+NAMED_BY_KEY = ["reserve_key", "account_id"]
+
+
+@pytest.mark.parametrize(
+    ("stream", "operations"),
+    [
+        (
+            (MeterStream, AsyncMeterStream),
+            {
+                "reserve": (pb.ReserveRequest, []),
+                "commit": (pb.CommitRequest, NAMED_BY_KEY),
+                "release": (pb.ReleaseRequest, NAMED_BY_KEY),
+            },
+        ),
+        (
+            (UsageStream, AsyncUsageStream),
+            {"report": (pb.ReservationUsage, []), "event": (pb.EventUsage, ["model", "quantity"])},
+        ),
+    ],
+)
+def test_every_operation_of_a_stream_is_a_method_whose_arguments_are_its_fields(
+    stream: tuple[type[object], type[object]], operations: dict[str, tuple[Any, list[str]]]
+) -> None:
+    for one in stream:
+        public = {name for name, value in vars(one).items() if callable(value) and name[0] != "_"}
+        assert public == set(operations)
+        for name, (request, more) in operations.items():
+            self, *arguments = inspect.signature(getattr(one, name)).parameters.values()
+            left_out = WORKERS if name == "reserve" else {"line"}
+            fields = [f.name for f in request.DESCRIPTOR.fields if f.name not in left_out]
+            assert self.name == "self"
+            assert sorted(a.name for a in arguments) == sorted([*fields, *more, "timeout_s"])
+            assert {a.kind for a in arguments} == {inspect.Parameter.KEYWORD_ONLY}
+            assert re.fullmatch(r"[A-Z][^\n.]*\.", getattr(one, name).__doc__)
+
+
+def test_the_streams_have_a_method_for_every_operation_of_the_contract() -> None:
+    operations = pb.MeterOperation.DESCRIPTOR.oneofs_by_name["operation"].fields
+    assert {field.name for field in operations} == {"reserve", "commit", "release"}
+    usage = pb.UsageItem.DESCRIPTOR.oneofs_by_name["usage"].fields
+    assert {field.name for field in usage} == {"reservation", "event"}
 
 
 @pytest.mark.parametrize("client", [Client, AsyncClient])
