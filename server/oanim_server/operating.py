@@ -257,7 +257,9 @@ def uncollected(operator: Operator, account: str, limit: int, *, as_json: bool) 
     request = ListUncollectedRequest(account_id=account_id, page_size=limit)
     answer = operator.ask("ListUncollected", request)
     rows = [
-        f"{work.at.ToDatetime():%Y-%m-%d %H:%M:%S}  {work.reservation_id}  {work.model or '-'}  "
+        f"{work.at.ToDatetime():%Y-%m-%d %H:%M:%S}  "
+        # Work without a reservation has the id that its service gave the event.
+        f"{work.reservation_id or f'{work.account_id} {work.event_id}'}  {work.model or '-'}  "
         f"{_usd(work.uncollected_micros)}"
         for work in answer.work
     ]

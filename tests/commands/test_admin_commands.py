@@ -21,6 +21,13 @@ from click.testing import CliRunner
 from oanim_server.__main__ import main
 from oanim_server.logs import NOISY
 from openanimate.metering.v1 import wallet_service_pb2 as wallet
+from openanimate.metering.v1.role_pb2 import ROLE_SERVICE
+from openanimate.metering.v1.wallet_service_pb2 import (
+    EventUsage,
+    PricedLine,
+    StreamUsageRequest,
+    UsageItem,
+)
 from tests.commands.test_commands import command, said
 from tests.selling import (
     FREE,
@@ -31,7 +38,7 @@ from tests.selling import (
     stripe_of_its_own,
     wallet_of,
 )
-from tests.server import Calls, new_key, spawned
+from tests.server import Calls, new_key, running, spawned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -295,6 +302,24 @@ def test_where_nothing_is_owed_that_is_said(desk: Desk) -> None:
     assert desk.tells("uncollected", "--account", desk.email) == "Everything was paid for.\n"
     assert desk.answer("uncollected") == {"work": [], "next_page_token": ""}
     assert "no account has" in desk.refuses("uncollected", "--account", "nobody@example.com")
+
+
+def test_work_that_a_service_did_without_a_hold_is_listed_by_its_event(tmp_path: Path) -> None:
+    environment = {"OANIM_DATA": str(tmp_path)}
+    with running(environment) as server:
+        customer = server.sign_up()
+        service = Calls(server.channel, server.create_key(ROLE_SERVICE))
+        # Two thousand images at $0.003, and $5.00 there.
+        used = EventUsage(
+            account_id=customer.account_id,
+            event_id="batch-7",
+            line=PricedLine(model="fal-ai/flux/schnell", quantity=2_000),
+        )
+        request = StreamUsageRequest(items=[UsageItem(event=used)])
+        (answer,) = service.wallet.StreamUsage(iter([request]), metadata=service.user.metadata, timeout=30)
+        assert answer.outcomes[0].accepted.charged_micros == 5_000_000
+        told = run("admin", "uncollected", **environment).stdout
+    assert told.split()[2:] == [customer.account_id, "batch-7", "fal-ai/flux/schnell", "$1.00"]
 
 
 def _dollars(micros: int) -> str:

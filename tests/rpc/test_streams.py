@@ -375,3 +375,46 @@ def test_a_model_that_is_not_listed_is_refused_where_the_server_refuses_such(tmp
             item.event.line.model = "nobody/knows"
             (refused,) = usage(pb.StreamUsageRequest(items=[item]))
             assert refused.refused.reason == ERROR_REASON_UNKNOWN_MODEL
+
+
+# Ends -----------------------------------------------------------------------------------------------
+
+SLOW = {"OANIM_SERVICE_OPERATIONS_PER_SECOND": "100", "OANIM_BURST": "200"}
+
+
+def test_a_server_that_stops_answers_what_it_has_in_hand_and_says_that_it_goes(tmp_path: Path) -> None:
+    with running({"OANIM_DATA": str(tmp_path), **SLOW}) as server:
+        user = server.sign_up()
+        service = Calls(server.channel, server.create_key(ROLE_SERVICE))
+        with opened(service.wallet.Meter, service) as meter, opened(service.wallet.Meter, service) as idle:
+            assert idle(pb.MeterRequest()) == []
+            # Its rate has the server wait for a second and a half before it decides.
+            meter.send(pb.MeterRequest(operations=[reserve(user.account_id, 1) for _ in range(350)]))
+            time.sleep(0.3)
+            stopping = threading.Thread(target=lambda: server.on_loop(server.app.stop()))
+            stopping.start()
+            outcomes = list(next(meter.answers).outcomes)
+            ends = []
+            for stream in (meter, idle):
+                with pytest.raises(grpc.RpcError) as caught:
+                    next(stream.answers)
+                ends.append(Refused.of(caught.value).reason)
+            stopping.join(SECONDS)
+    assert [outcome.WhichOneof("outcome") for outcome in outcomes] == ["reserve"] * 350
+    assert ends == ["DRAINING", "DRAINING"]
+
+
+def test_a_stream_is_opened_late_and_not_refused_above_the_rate(tmp_path: Path) -> None:
+    with running({"OANIM_DATA": str(tmp_path), **SLOW, "OANIM_SERVICE_OPERATIONS_PER_SECOND": "1"}) as server:
+        user = server.sign_up()
+        service = Calls(server.channel, server.create_key(ROLE_SERVICE))
+        with opened(service.wallet.Meter, service) as meter:
+            meter(pb.MeterRequest(operations=[reserve(user.account_id, 1) for _ in range(200)]))
+            # A call is refused now; another stream waits for its turn.
+            refused = service.refused(
+                service.wallet.GetWallet, pb.GetWalletRequest(account_id=user.account_id)
+            )
+            assert refused.reason == "RATE_LIMITED"
+            with opened(service.wallet.StreamUsage, service) as usage:
+                (outcome,) = usage(pb.StreamUsageRequest(items=[event(user.account_id, 1)]))
+    assert outcome.accepted.charged_micros == PRICE

@@ -53,6 +53,8 @@ _ENDLESS = frozenset(
 )
 # Streams that follow work which goes on without them, here or in the next life.
 _FOLLOWING = frozenset({"GenerateService/Generate"})
+# Streams of operations: of one that is ended, what it has in hand is answered first.
+_PACED = frozenset({"WalletService/Meter", "WalletService/StreamUsage"})
 
 
 class Limits(NamedTuple):
@@ -102,6 +104,7 @@ class Edge(grpc.GenericRpcHandler):
                     counts=self.counts.of(name),
                     endless=name in _ENDLESS,
                     following=name in _FOLLOWING,
+                    paced=name in _PACED,
                 )
             )
 
@@ -158,7 +161,7 @@ class Edge(grpc.GenericRpcHandler):
             streams that follow it are ended then.
         """
         self.draining = True
-        self._end(lambda method: method.endless)
+        self._end(lambda method: method.endless, at_once=False)
         following = asyncio.create_task(self._end_following(quiet), name="streams that follow work")
         await self._wait(seconds)
         following.cancel()
@@ -170,10 +173,10 @@ class Edge(grpc.GenericRpcHandler):
         await quiet()
         self._end(lambda method: method.following)
 
-    def _end(self, which: Callable[[Method], bool]) -> None:
+    def _end(self, which: Callable[[Method], bool], *, at_once: bool = True) -> None:
         for stream in list(self.open_streams):
             if which(stream.method):
-                stream.end(Draining())
+                stream.end(Draining(), at_once=at_once)
 
     async def _wait(self, seconds: float) -> None:
         if self.counts.in_flight:

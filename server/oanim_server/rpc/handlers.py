@@ -77,12 +77,14 @@ class Method(NamedTuple):
     following: bool = False
     # Answered by a server that is full or draining, too.
     always: bool = False
+    # Above its rate a caller waits: its stream is opened and read more slowly, and not refused.
+    paced: bool = False
 
 
 class Handler(Call):
     """What the shapes have in common. A subclass says how requests become answers."""
 
-    __slots__ = ("_ended_by", "_task", "_writing", "edge", "method", "token")
+    __slots__ = ("_ended_by", "_in_hand", "_task", "_writes", "_writing", "edge", "method", "token")
 
     # For grpc: bytes come in and go out, so that what cannot be parsed is refused by us.
     request_deserializer: ClassVar[None] = None
@@ -96,6 +98,9 @@ class Handler(Call):
         self._ended_by: Refusal | None = None
         self._task: asyncio.Task[Any] | None = None
         self._writing = False
+        self._writes = 0
+        # Requests of a stream both ways that were taken and are not answered.
+        self._in_hand = 0
 
     async def respond(self, source: Any) -> bytes | None:
         """Answer; `source` is the request in bytes, or the stream of them."""
@@ -138,15 +143,19 @@ class Handler(Call):
             self._leave(code, perf_counter() - began)
         return None
 
-    def end(self, refusal: Refusal) -> None:
-        """End an open stream with a refusal."""
-        if self._ended_by is None and self._task is not None:
-            self._ended_by = refusal
-            if self._writing:
-                # A status cannot be sent while a message is: its end is waited for, but not for ever.
-                asyncio.get_running_loop().call_later(WRITE_SECONDS, self._cut)
-            else:
-                self._task.cancel()
+    def end(self, refusal: Refusal, *, at_once: bool = True) -> None:
+        """End an open stream with a refusal: at once, or after what it has in hand was answered."""
+        if self._task is None:
+            return
+        waits = self._ended_by is not None and self._in_hand > 0
+        if self._ended_by is not None and not (at_once and waits):
+            return
+        self._ended_by = refusal
+        if self._writing:
+            # A status cannot be sent while a message is: its end is waited for, but not for ever.
+            asyncio.get_running_loop().call_later(WRITE_SECONDS, self._cut, self._writes)
+        elif at_once or not self._in_hand:
+            self._task.cancel()
 
     async def write(self, response: Message) -> None:
         """Send a message of a stream.
@@ -154,13 +163,16 @@ class Handler(Call):
         :raises Refusal: when the stream was ended meanwhile.
         """
         self._writing = True
+        self._writes += 1
         await self.context.write(response.SerializeToString())
         self._writing = False
-        if self._ended_by is not None:
+        if self._in_hand:
+            self._in_hand -= 1
+        if self._ended_by is not None and not self._in_hand:
             raise self._ended_by
 
-    def _cut(self) -> None:
-        if self._writing and self._task is not None:
+    def _cut(self, write: int) -> None:
+        if self._writing and self._writes == write and self._task is not None:
             self._task.cancel()
 
     def parsed(self, raw: bytes) -> Message:
@@ -197,6 +209,18 @@ class Handler(Call):
             if holder is not None:
                 streams.leave(holder)
 
+    async def paced(self, operations: int) -> None:
+        """Wait until the caller's rate has room for so many operations: a stream is slowed, not refused.
+
+        :raises Draining: when the server begins to drain while a stream waits to be opened.
+        """
+        rate = self.edge.limits.rates[self.caller.role]
+        seconds = self.edge.buckets.spend(self.caller.account_id, rate, operations, perf_counter())
+        if seconds:
+            await asyncio.sleep(seconds)
+            if self._task is None and self.edge.draining:
+                raise Draining
+
     def _read_headers(self) -> None:
         request_id = ""
         for key, value in self.metadata:
@@ -231,7 +255,10 @@ class Handler(Call):
             raise Draining
         if caller.role not in roles:
             raise WrongRole(caller.role)
-        edge.buckets.take(caller.account_id, edge.limits.rates[caller.role], now)
+        if self.method.paced:
+            await self.paced(1)
+        else:
+            edge.buckets.take(caller.account_id, edge.limits.rates[caller.role], now)
 
     async def _looked_up(self, authenticator: Authenticator, now: float) -> Caller:
         """The caller of a key that is not remembered; one that nobody knows counts for its address."""
@@ -325,13 +352,6 @@ class Streaming(Handler):
         async for raw in source:
             yield self.parsed(raw)
 
-    async def paced(self, operations: int) -> None:
-        """Wait until the caller's rate has room for so many operations: a stream is slowed, not refused."""
-        rate = self.edge.limits.rates[self.caller.role]
-        seconds = self.edge.buckets.spend(self.caller.account_id, rate, operations, perf_counter())
-        if seconds:
-            await asyncio.sleep(seconds)
-
 
 class StreamUnary(Streaming):
     """Requests until the caller has sent all, then an answer."""
@@ -353,6 +373,14 @@ class StreamStream(Streaming):
     __slots__ = ()
     response_streaming: ClassVar[bool] = True
     stream_stream = Handler.handle
+
+    async def requests(self, source: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+        """Each request as it arrives, until the stream is to end."""
+        async for raw in source:
+            if self._ended_by is not None:
+                return
+            self._in_hand += 1
+            yield self.parsed(raw)
 
     async def respond(self, source: AsyncIterator[bytes]) -> None:
         with self.open():

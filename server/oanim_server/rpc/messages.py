@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from oanim_server.ledger import ids
 from oanim_server.pricing.values import OWN
-from oanim_server.rpc import shape
+from oanim_server.rpc import outcomes, shape
 from openanimate.metering.v1 import (
     account_service_pb2,
     pricing_service_pb2,
@@ -25,13 +23,10 @@ if TYPE_CHECKING:
     from oanim_server.checkout.values import Terms
     from oanim_server.ledger.journal import Row
     from oanim_server.ledger.reads import ChargeRecord, Statement, UsageTotal
-    from oanim_server.ledger.values import LimitFacts, Line, Lot, Outcome, ReservationFacts, WalletFacts
+    from oanim_server.ledger.values import LimitFacts, Lot, ReservationFacts, WalletFacts
     from openanimate.metering.v1 import role_pb2
 
-SERVER = "server"
-
-# A busy account's id is written many times a second.
-account_text = lru_cache(maxsize=65_536)(ids.account_text)
+account_text = outcomes.account_text
 
 
 def timestamp(micros: int) -> Timestamp:
@@ -57,100 +52,12 @@ def maybe_reservation_text(wallet_id: int, number: int) -> str:
 
 def wallet(facts: WalletFacts) -> wallet_pb2.Wallet:
     """A wallet."""
-    return wallet_pb2.Wallet(
-        account_id=account_text(facts.wallet_id),
-        balance_micros=facts.balance_micros,
-        held_micros=facts.held_micros,
-        available_micros=facts.balance_micros - facts.held_micros,
-        wallet_seq=facts.seq,
-        debt_micros=facts.debt_micros,
-        frozen=facts.frozen,
-    )
+    return wallet_pb2.Wallet(**outcomes.wallet(facts))
 
 
 def reservation(facts: ReservationFacts) -> reservation_pb2.Reservation:
     """A reservation."""
-    account = account_text(facts.wallet_id)
-    line = facts.line
-    return reservation_pb2.Reservation(
-        reservation_id=f"{account}-{facts.number}",
-        account_id=account,
-        state=cast("reservation_pb2.ReservationState.ValueType", facts.state.value),
-        reserved_micros=facts.reserved_micros,
-        captured_micros=facts.captured_micros,
-        held_micros=facts.held_micros,
-        captures=facts.captures,
-        captured_quantity=facts.captured_quantity,
-        price=None if line is None else _pinned(line),
-        quoted_quantity=0 if line is None else line.quantity,
-        expires_at=maybe_timestamp(facts.expires_at),
-        created_at=timestamp(facts.created_at),
-        opened_by=account_text(facts.opener) if facts.opener else SERVER,
-        spend_scopes=[
-            reservation_pb2.SpendScope(scope=scope.subject, limit_micros=scope.limit_micros)
-            for scope in facts.scopes
-        ],
-        labels=facts.labels,
-        uncollected_micros=facts.uncollected_micros,
-        reported_quantity=facts.reported_quantity,
-    )
-
-
-def _pinned(line: Line) -> reservation_pb2.PinnedPrice:
-    return reservation_pb2.PinnedPrice(
-        price_version=line.price_version,
-        model=line.model,
-        amount_micros=line.price_micros,
-        base_quantity=line.base_quantity,
-        unit=line.unit,
-        category=line.category,
-    )
-
-
-def outcome_reservation(outcome: Outcome) -> reservation_pb2.Reservation | None:
-    """The reservation of an outcome; a call on a reservation always has one."""
-    return None if outcome.reservation is None else reservation(outcome.reservation)
-
-
-def reserved(outcome: Outcome) -> wallet_service_pb2.ReserveResponse:
-    """The answer of a Reserve."""
-    return wallet_service_pb2.ReserveResponse(
-        reservation=outcome_reservation(outcome), wallet=wallet(outcome.wallet), replayed=outcome.replayed
-    )
-
-
-def committed(outcome: Outcome) -> wallet_service_pb2.CommitResponse:
-    """The answer of a Commit."""
-    return wallet_service_pb2.CommitResponse(
-        reservation=outcome_reservation(outcome),
-        wallet=wallet(outcome.wallet),
-        replayed=outcome.replayed,
-        charged_micros=outcome.charged_micros,
-        uncollected_micros=outcome.uncollected_micros,
-    )
-
-
-def released(outcome: Outcome) -> wallet_service_pb2.ReleaseResponse:
-    """The answer of a Release."""
-    return wallet_service_pb2.ReleaseResponse(
-        reservation=outcome_reservation(outcome),
-        wallet=wallet(outcome.wallet),
-        replayed=outcome.replayed,
-        released_micros=outcome.released_micros,
-    )
-
-
-def counted(outcome: Outcome) -> wallet_service_pb2.UsageAccepted:
-    """The answer of a usage item that was counted."""
-    facts = outcome.wallet
-    return wallet_service_pb2.UsageAccepted(
-        charged_micros=outcome.charged_micros,
-        uncollected_micros=outcome.uncollected_micros,
-        available_micros=facts.balance_micros - facts.held_micros,
-        wallet_seq=facts.seq,
-        replayed=outcome.replayed,
-        reported_quantity=0 if outcome.reservation is None else outcome.reservation.reported_quantity,
-    )
+    return reservation_pb2.Reservation(**outcomes.reservation(facts))
 
 
 def transaction(row: Row, statement: Statement) -> wallet_service_pb2.Transaction:

@@ -15,7 +15,7 @@ from oanim_server.ledger.refusals import InvalidField
 from oanim_server.ledger.values import DEFAULT_TTL, MAX_AMOUNT_MICROS, MAX_QUANTITY, SECOND, Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from google.protobuf.message import Message
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -105,8 +105,10 @@ def chosen(field: str, which: str | None) -> str:
     return which
 
 
-def spend_scopes(scopes: Iterable[SpendScope], within: str = "") -> tuple[Scope, ...]:
+def spend_scopes(scopes: Sequence[SpendScope], within: str = "") -> tuple[Scope, ...]:
     """At most four scopes, no name twice; `within` is what the path of the field begins with."""
+    if not scopes:
+        return ()
     found: dict[str, Scope] = {}
     for index, scope in enumerate(scopes):
         field = f"{within}spend_scopes[{index}]"
@@ -126,6 +128,8 @@ def spend_scopes(scopes: Iterable[SpendScope], within: str = "") -> tuple[Scope,
 
 def labels(given: Mapping[str, str], within: str = "") -> dict[str, str]:
     """At most eight labels; `within` is what the path of the field begins with."""
+    if not given:
+        return {}
     field = f"{within}labels"
     if len(given) > MAX_LABELS:
         raise InvalidField(field=field, description=f"there may be {MAX_LABELS} at most")

@@ -7,20 +7,21 @@ caller that sends faster, or does not read its answers, is held up by the flow c
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from oanim_server.ledger.operations import Commit, Operation, Reserve
 from oanim_server.ledger.refusals import InvalidField, OutcomeUnknown, Refusal
 from oanim_server.ledger.values import Outcome
-from oanim_server.rpc import messages
+from oanim_server.rpc import outcomes
 from oanim_server.rpc.status import in_stream
-from openanimate.metering.v1 import wallet_service_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
     from oanim_server.ledger.ledger import Ledger
     from oanim_server.rpc.call import Call
+    from oanim_server.rpc.outcomes import Fields
+    from openanimate.metering.v1 import wallet_service_pb2 as pb
 
 T = TypeVar("T")
 # An operation, or the refusal of what cannot be one.
@@ -28,6 +29,8 @@ Work = Operation | Refusal
 Answer = Outcome | Refusal | OutcomeUnknown
 
 MOST = 1_000
+# How many are read or answered before others of the event loop have their turn: a millisecond's work.
+AT_ONCE = 100
 
 
 async def works(
@@ -41,7 +44,9 @@ async def works(
         raise InvalidField(field=field, description=f"there are {len(asked)} and may be 1,000 at most")
     await call.paced(len(asked))
     found: list[Work] = []
-    for each in asked:
+    for number, each in enumerate(asked, 1):
+        if number % AT_ONCE == 0:
+            await asyncio.sleep(0)
         try:
             found.append(await read(each, call))
         except Refusal as refusal:
@@ -94,26 +99,38 @@ async def _read(
     await ready.put(None)
 
 
-def meter_outcome(operation: Work, outcome: Answer) -> pb.MeterOutcome:
-    """What became of an operation."""
-    if not isinstance(outcome, Outcome):
-        return pb.MeterOutcome(refused=_refused(outcome))
-    if isinstance(operation, Reserve):
-        return pb.MeterOutcome(reserve=messages.reserved(outcome))
-    if isinstance(operation, Commit):
-        return pb.MeterOutcome(commit=messages.committed(outcome))
-    return pb.MeterOutcome(release=messages.released(outcome))
+async def answered(
+    asked: Sequence[Work], answers: Sequence[Answer], outcome: Callable[[Work, Answer], Fields]
+) -> list[Any]:
+    """What became of each operation of a message, as fields of the answer."""
+    found = []
+    for number, (work, answer) in enumerate(zip(asked, answers, strict=True), 1):
+        if number % AT_ONCE == 0:
+            await asyncio.sleep(0)
+        found.append(outcome(work, answer))
+    return found
 
 
-def usage_outcome(outcome: Answer) -> pb.UsageOutcome:
+def metered(work: Work, answer: Answer) -> Fields:
+    """What became of an operation of Meter."""
+    if not isinstance(answer, Outcome):
+        return {"refused": _refused(answer)}
+    if isinstance(work, Reserve):
+        return {"reserve": outcomes.reserved(answer)}
+    if isinstance(work, Commit):
+        return {"commit": outcomes.committed(answer)}
+    return {"release": outcomes.released(answer)}
+
+
+def used(_item: Work, answer: Answer) -> Fields:
     """What became of a usage item."""
-    if not isinstance(outcome, Outcome):
-        return pb.UsageOutcome(refused=_refused(outcome))
-    return pb.UsageOutcome(accepted=messages.counted(outcome))
+    if not isinstance(answer, Outcome):
+        return {"refused": _refused(answer)}
+    return {"accepted": outcomes.counted(answer)}
 
 
-def _refused(outcome: Refusal | OutcomeUnknown) -> pb.Refusal:
+def _refused(answer: Refusal | OutcomeUnknown) -> pb.Refusal:
     """A refusal. One outcome that is not known ends the stream: whoever repeats it is told."""
-    if isinstance(outcome, OutcomeUnknown):
-        raise outcome
-    return in_stream(outcome)
+    if isinstance(answer, OutcomeUnknown):
+        raise answer
+    return in_stream(answer)

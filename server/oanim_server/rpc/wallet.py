@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from oanim_server.ledger.reads import Grouping
-from oanim_server.rpc import messages, requests, shape, streams
+from oanim_server.rpc import messages, outcomes, requests, shape, streams
 from openanimate.metering.v1 import wallet_service_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
     from oanim_server.ledger.ledger import Ledger
-    from oanim_server.ledger.operations import Operation
     from oanim_server.ledger.values import WalletFacts
     from oanim_server.pricing.prices import Prices
     from oanim_server.rpc.call import Call
@@ -36,6 +36,8 @@ class WalletServicer:
     def __init__(self, ledger: Ledger, prices: Prices) -> None:
         self._ledger = ledger
         self._prices = prices
+        self._operation = partial(requests.metered, prices=prices)
+        self._usage = partial(requests.usage, prices=prices)
 
     async def GetWallet(self, request: pb.GetWalletRequest, call: Call) -> pb.GetWalletResponse:
         facts = await self._ledger.wallet(call.account(request.account_id))
@@ -51,23 +53,19 @@ class WalletServicer:
 
     async def Reserve(self, request: pb.ReserveRequest, call: Call) -> pb.ReserveResponse:
         outcome = await self._ledger.submit(await requests.reserve(request, call, self._prices))
-        return messages.reserved(outcome)
+        return pb.ReserveResponse(**outcomes.reserved(outcome))
 
     async def Commit(self, request: pb.CommitRequest, call: Call) -> pb.CommitResponse:
         outcome = await self._ledger.submit(requests.commit(request, call))
-        return messages.committed(outcome)
+        return pb.CommitResponse(**outcomes.committed(outcome))
 
     async def Release(self, request: pb.ReleaseRequest, call: Call) -> pb.ReleaseResponse:
         outcome = await self._ledger.submit(requests.release(request, call))
-        return messages.released(outcome)
+        return pb.ReleaseResponse(**outcomes.released(outcome))
 
     async def Extend(self, request: pb.ExtendRequest, call: Call) -> pb.ExtendResponse:
         outcome = await self._ledger.submit(requests.extend(request, call))
-        return pb.ExtendResponse(
-            reservation=messages.outcome_reservation(outcome),
-            wallet=messages.wallet(outcome.wallet),
-            replayed=outcome.replayed,
-        )
+        return pb.ExtendResponse(**outcomes.reserved(outcome))
 
     async def GetReservation(
         self, request: pb.GetReservationRequest, call: Call
@@ -142,9 +140,9 @@ class WalletServicer:
         async def works(request: pb.StreamUsageRequest) -> list[Work]:
             return await streams.works("items", request.items, call, self._usage)
 
-        async with aclosing(streams.in_turn(asked, works, self._ledger)) as answered:
-            async for _, outcomes in answered:
-                yield pb.StreamUsageResponse(outcomes=map(streams.usage_outcome, outcomes))
+        async with aclosing(streams.in_turn(asked, works, self._ledger)) as decided:
+            async for items, answers in decided:
+                yield pb.StreamUsageResponse(outcomes=await streams.answered(items, answers, streams.used))
 
     async def Meter(
         self, asked: AsyncIterator[pb.MeterRequest], call: Call
@@ -152,12 +150,6 @@ class WalletServicer:
         async def works(request: pb.MeterRequest) -> list[Work]:
             return await streams.works("operations", request.operations, call, self._operation)
 
-        async with aclosing(streams.in_turn(asked, works, self._ledger)) as answered:
-            async for operations, outcomes in answered:
-                yield pb.MeterResponse(outcomes=map(streams.meter_outcome, operations, outcomes))
-
-    async def _usage(self, item: pb.UsageItem, call: Call) -> Operation:
-        return await requests.usage(item, call, self._prices)
-
-    async def _operation(self, operation: pb.MeterOperation, call: Call) -> Operation:
-        return await requests.metered(operation, call, self._prices)
+        async with aclosing(streams.in_turn(asked, works, self._ledger)) as decided:
+            async for operations, answers in decided:
+                yield pb.MeterResponse(outcomes=await streams.answered(operations, answers, streams.metered))
