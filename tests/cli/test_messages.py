@@ -44,6 +44,7 @@ def test_a_message_becomes_plain_values() -> None:
         "spend_scopes": [{"scope": "a", "limit_micros": 0}, {"scope": "b", "limit_micros": None}],
         "labels": {"project": "p"},
         "uncollected_micros": 0,
+        "reported_quantity": 0,
     }
 
 
