@@ -50,7 +50,7 @@ PATIENCE_SECONDS = 30.0
 IDLE_SECONDS = 0.25
 RETRY_SECONDS = 0.1
 # How often an event loop goes around between two groups, and for how long at the most.
-TURNS = 300
+TURNS = 100
 TURNS_SECONDS = 0.01
 # The same, once the server is about to stop: less than the time it has for all of its work.
 STOPPING_SECONDS = 5.0
@@ -361,7 +361,7 @@ def _give_way(loop: asyncio.AbstractEventLoop | None) -> None:
 
     Both threads want the interpreter. A group that is taken at once is small, and has to wait for the loop
     after every step of a statement; half of the calls a second were lost to that. A loop with nothing to do
-    is around in half a millisecond.
+    is around in a fraction of a millisecond.
     """
     if loop is None:
         return
