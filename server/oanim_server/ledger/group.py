@@ -234,7 +234,8 @@ class Group:
                 statements.insert_usage_items(self._driver, items)
             self._write_reservations()
             self._write_lots()
-            self._write_counters()
+            if not working.changed_limits:
+                self._write_counters()
             if self._refused:
                 statements.insert_refusals(self._driver, [self._remembered(i) for i in self._refused])
         for changed, decided in self._expected:
@@ -242,7 +243,9 @@ class Group:
                 message = f"{changed.rowcount} rows changed where {decided} were decided"
                 raise GuardError(message)
         if working.changed_limits:
+            # One that is taken away takes its counters with it: what this group counts comes after that.
             self._cold.write_limits(working.changed_limits, working.ended_limits)
+            self._write_counters()
         self._cold.write_credits(working.new_credits.values(), working.changed_credits.values())
         self._cold.write_notes(working.notes)
 
