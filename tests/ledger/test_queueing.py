@@ -65,6 +65,22 @@ def test_beside_calls_a_message_gives_a_portion_at_a_time(loop: asyncio.Abstract
     assert not queue
 
 
+def test_what_is_admitted_keeps_its_order_on_each_wallet(loop: asyncio.AbstractEventLoop) -> None:
+    """Others go past the rest of a message; what is of one of its wallets waits behind it."""
+    later = [call(reserve(500)), call(release(5_000)), call(release(1))]
+    queue: deque[Entry] = deque([Message([reserve(place) for place in range(1, 1_001)], loop), *later])
+    queue.append(Message([release(700), release(2)], loop))
+    groups = [take(queue, 1_000) for _ in range(2)]
+    assert wallets(groups[0]) == [*range(1, PORTION + 1), 5_000, 1]
+    order = groups[0] + groups[1]
+    while queue:
+        order += take(queue, 1_000)
+    assert len(order) == 1_000 + 5
+    for wallet_id in (1, 2, 500, 700):
+        assert type(next(one.work for one in order if one.wallet_id == wallet_id)) is Reserve
+    assert [one for one in order if one.wallet_id == 500][1] is later[0]
+
+
 def test_a_hot_wallet_leaves_room_for_others_and_is_taken_whole_where_there_are_none(
     loop: asyncio.AbstractEventLoop,
 ) -> None:

@@ -74,8 +74,9 @@ class Committer:
 
     :param database: where to.
     :param changed: told the wallets of each group after its commit, on the committer's thread.
-    :param queue_limit: how many operations may wait before those that start work are refused; commits and
-        releases are taken up to twice as many.
+    :param queue_limit: how many may wait before operations that start work are refused; commits and releases
+        are taken up to twice as many. A message of a stream counts as one and is never refused: its stream
+        has no other in the queue.
     """
 
     def __init__(

@@ -2,7 +2,8 @@
 
 A message of a stream is one entry, however many operations it has: it is never refused for want of room,
 because its stream is not read further until it is answered. While calls wait beside it, it gives a group a
-portion; else all of it. Entries keep their order, and so do the operations of a message.
+portion; else all of it. On each wallet the order is that of arrival: what comes later goes past the rest of a
+message, but where it is of one of its wallets.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from oanim_server.ledger.refusals import Refusal
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
 
     from oanim_server.ledger.group import Work
@@ -71,17 +72,19 @@ class Message:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def give(self, most: int, of_wallet: Counter[int] | None) -> Iterator[Pending]:
-        """The next of its operations, up to the first whose wallet has as many as it may in this group."""
+    def give(self, most: int, full: Callable[[int], bool]) -> Iterator[Pending]:
+        """The next of its operations, up to the first whose wallet is full in this group."""
         waiting = self._waiting
-        while waiting and most:
-            pending = waiting[0]
-            if of_wallet is not None and of_wallet[pending.wallet_id] >= PER_WALLET:
-                return
-            waiting.popleft()
+        while waiting and most and not full(waiting[0].wallet_id):
+            pending = waiting.popleft()
             if not pending.abandoned:
                 most -= 1
                 yield pending
+
+    @property
+    def wallets(self) -> set[int]:
+        """Those that its operations which wait are of."""
+        return {pending.wallet_id for pending in self._waiting}
 
     def answer(self, number: int, answer: Any) -> tuple[asyncio.Future[list[Any]], list[Any]] | None:
         """Note the answer of one of its operations; with the last, who waits and what for."""
@@ -108,24 +111,33 @@ def take(queue: deque[Entry], most: int) -> list[Pending]:
     """The next group, in order of arrival, and no more of one wallet than leaves room for others."""
     messages = sum(isinstance(entry, Message) for entry in queue)
     if not messages and len(queue) <= min(PER_WALLET, most):
-        group = [pending for pending in queue if isinstance(pending, Pending) and not pending.abandoned]
+        all_of_it = [pending for pending in queue if isinstance(pending, Pending) and not pending.abandoned]
         queue.clear()
-        return group
+        return all_of_it
     portion = PORTION if 0 < messages < len(queue) else most
-    group = []
+    group: list[Pending] = []
     kept: list[Entry] = []
     of_wallet: Counter[int] = Counter()
+    # Wallets that something kept is of: what comes later waits behind it.
+    behind: set[int] = set()
+
+    def full(wallet_id: int) -> bool:
+        return wallet_id in behind or of_wallet[wallet_id] >= PER_WALLET
+
     while queue and len(group) < most:
         entry = queue.popleft()
         if isinstance(entry, Message):
-            for pending in entry.give(min(portion, most - len(group)), of_wallet):
+            for pending in entry.give(min(portion, most - len(group)), full):
                 of_wallet[pending.wallet_id] += 1
                 group.append(pending)
             if entry:
                 kept.append(entry)
+                behind |= entry.wallets if queue else set()
         elif not entry.abandoned:
-            if entry.wallet_id and of_wallet[entry.wallet_id] >= PER_WALLET:
+            # What is of no wallet has no order to keep.
+            if entry.wallet_id and full(entry.wallet_id):
                 kept.append(entry)
+                behind.add(entry.wallet_id)
             else:
                 of_wallet[entry.wallet_id] += 1
                 group.append(entry)
@@ -144,7 +156,7 @@ def _fill(group: list[Pending], kept: list[Entry], most: int) -> list[Entry]:
         elif isinstance(entry, Pending):
             group.append(entry)
         else:
-            group += entry.give(most - len(group), None)
+            group += entry.give(most - len(group), lambda _wallet_id: False)
             if entry:
                 left.append(entry)
     return left

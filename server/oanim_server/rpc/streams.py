@@ -63,8 +63,8 @@ async def in_turn(
     try:
         queued = _queued(await ready.get(), ledger)
         while queued is not None:
-            asked, outcomes = queued
-            answers = await outcomes
+            asked, deciding = queued
+            answers = await deciding
             # The next one is decided while these answers are written, which may take their reader's time.
             at_once = not ready.empty()
             queued = _queued(ready.get_nowait(), ledger) if at_once else None
