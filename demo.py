@@ -1,7 +1,7 @@
 """The story in one command: an account, a picture, a film, what they cost, a refusal, a purchase, the audit.
 
-It is told by the real commands in processes of their own, in a home folder of its own; it leaves bg.png
-here and nothing else. Of what they say the steps in between are left out.
+It is told by the real commands in processes of their own, in a home folder of its own; it leaves bg.png and
+film.mp4 here and nothing else. Of what they say the steps in between are left out.
 """
 
 from __future__ import annotations
@@ -99,15 +99,24 @@ def _film(folder: Path, environment: dict[str, str], talk: dict[str, Any]) -> in
             root = folder / "film" / "src" / "Root.tsx"
             root.write_text(root.read_text().replace("SECONDS = 5", "SECONDS = 1"))
             words = "oanim render --cloud --res 360p --out film.mp4"
-            return failed | _told(words, 0, environment, cwd=folder / "film")
+            failed |= _told(words, 0, environment, cwd=folder / "film", first="cd film && ")
+            if not failed:
+                shutil.copy(folder / "film" / "film.mp4", "film.mp4")
+            return failed
         finally:
             farm.terminate()
 
 
 def _told(
-    words: str, expected: int, environment: dict[str, str], stripe_url: str = "", cwd: Path | None = None
+    words: str,
+    expected: int,
+    environment: dict[str, str],
+    stripe_url: str = "",
+    *,
+    cwd: Path | None = None,
+    first: str = "",
 ) -> int:
-    print(f"$ {words}", flush=True)
+    print(f"$ {first}{words}", flush=True)
     program, *arguments = words.split()
     with subprocess.Popen(
         [BIN / program, *arguments],
