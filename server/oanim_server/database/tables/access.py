@@ -12,10 +12,9 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    text,
 )
 
-from oanim_server.database.tables.schema import Int64, metadata
+from oanim_server.database.tables.schema import Int64, metadata, partial_index
 
 accounts = Table(
     "accounts",
@@ -38,12 +37,11 @@ accounts = Table(
 Index("uq_accounts_email", accounts.c.email, unique=True)
 Index("ix_accounts_created_at", accounts.c.created_at)
 Index("ix_accounts_address", accounts.c.address, accounts.c.created_at)
-Index(
+partial_index(
     "uq_accounts_sign_up_key",
     accounts.c.sign_up_key,
     unique=True,
-    sqlite_where=text("email IS NULL"),
-    postgresql_where=text("email IS NULL"),
+    where="email IS NULL",
 )
 
 api_keys = Table(

@@ -13,10 +13,9 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    text,
 )
 
-from oanim_server.database.tables.schema import Int64, metadata
+from oanim_server.database.tables.schema import Int64, metadata, partial_index
 
 # A purchase of credits, from its page to its end. The row is there before Stripe is asked for the page.
 purchases = Table(
@@ -58,11 +57,10 @@ purchases = Table(
     CheckConstraint("reversed_micros BETWEEN 0 AND amount_micros + bonus_micros", "reversed"),
     sqlite_strict=True,
 )
-Index(
+partial_index(
     "ix_purchases_unpaid",
     purchases.c.created_at,
-    sqlite_where=text("state <= 3"),
-    postgresql_where=text("state <= 3"),
+    where="state <= 3",
 )
 Index("ix_purchases_session_id", purchases.c.session_id)
 Index("ix_purchases_payment_intent", purchases.c.payment_intent)
@@ -156,15 +154,13 @@ inbox = Table(
     CheckConstraint("standing BETWEEN 1 AND 5", "standing"),
     sqlite_strict=True,
 )
-Index(
+partial_index(
     "ix_inbox_parked",
     inbox.c.waits_for,
-    sqlite_where=text("standing = 3"),
-    postgresql_where=text("standing = 3"),
+    where="standing = 3",
 )
-Index(
+partial_index(
     "ix_inbox_quarantined",
     inbox.c.number,
-    sqlite_where=text("standing >= 4"),
-    postgresql_where=text("standing >= 4"),
+    where="standing >= 4",
 )

@@ -11,10 +11,9 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
-    text,
 )
 
-from oanim_server.database.tables.schema import Int64, metadata
+from oanim_server.database.tables.schema import Int64, metadata, partial_index
 
 generations = Table(
     "generations",
@@ -63,17 +62,15 @@ generations = Table(
     ),
     sqlite_strict=True,
 )
-Index(
+partial_index(
     "ix_generations_open",
     generations.c.leased_until,
-    sqlite_where=text("finished_at IS NULL"),
-    postgresql_where=text("finished_at IS NULL"),
+    where="finished_at IS NULL",
 )
-Index(
+partial_index(
     "ix_generations_open_by_wallet",
     generations.c.wallet_id,
-    sqlite_where=text("finished_at IS NULL"),
-    postgresql_where=text("finished_at IS NULL"),
+    where="finished_at IS NULL",
 )
 
 uploads = Table(

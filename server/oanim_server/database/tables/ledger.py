@@ -16,7 +16,7 @@ from sqlalchemy import (
     text,
 )
 
-from oanim_server.database.tables.schema import Int64, metadata
+from oanim_server.database.tables.schema import Int64, metadata, partial_index
 
 wallets = Table(
     "wallets",
@@ -41,11 +41,10 @@ wallets = Table(
     CheckConstraint("frozen IN (0, 1)", "frozen"),
     sqlite_strict=True,
 )
-Index(
+partial_index(
     "ix_wallets_next_due_at",
     wallets.c.next_due_at,
-    sqlite_where=text("next_due_at IS NOT NULL"),
-    postgresql_where=text("next_due_at IS NOT NULL"),
+    where="next_due_at IS NOT NULL",
 )
 
 lots = Table(
@@ -69,11 +68,10 @@ lots = Table(
     CheckConstraint("amount_micros BETWEEN 1 AND 1000000000000", "amount"),
     sqlite_strict=True,
 )
-Index(
+partial_index(
     "ix_lots_open",
     lots.c.wallet_id,
-    sqlite_where=text("remaining_micros > 0"),
-    postgresql_where=text("remaining_micros > 0"),
+    where="remaining_micros > 0",
 )
 
 reservations = Table(
@@ -122,20 +120,18 @@ reservations = Table(
     CheckConstraint("reported_quantity >= 0", "reported"),
     sqlite_strict=True,
 )
-Index(
+partial_index(
     "ix_reservations_active",
     reservations.c.wallet_id,
     reservations.c.expires_at,
-    sqlite_where=text("state = 1"),
-    postgresql_where=text("state = 1"),
+    where="state = 1",
 )
 
 # What nobody paid for is looked through by the operator.
-Index(
+partial_index(
     "ix_reservations_uncollected",
     reservations.c.ended_at,
-    sqlite_where=text("uncollected_micros > 0"),
-    postgresql_where=text("uncollected_micros > 0"),
+    where="uncollected_micros > 0",
 )
 
 # Work that a service did without a hold: the number is the wallet_seq of the row that charged it.
@@ -165,11 +161,10 @@ usage_items = Table(
     CheckConstraint("quantity >= 1", "quantity"),
     sqlite_strict=True,
 )
-Index(
+partial_index(
     "ix_usage_items_uncollected",
     usage_items.c.at,
-    sqlite_where=text("uncollected_micros > 0"),
-    postgresql_where=text("uncollected_micros > 0"),
+    where="uncollected_micros > 0",
 )
 
 # The journal. A row is the transaction, its entries and the idempotent answer: they cannot come apart.
@@ -214,26 +209,23 @@ transactions = Table(
     sqlite_strict=True,
 )
 # Begins with the key: the SDK's keys are UUIDv7, so that the index appends.
-Index(
+partial_index(
     "uq_transactions_idem_key",
     transactions.c.idem_key,
     transactions.c.wallet_id,
     transactions.c.caller,
     transactions.c.method,
     unique=True,
-    sqlite_where=text("idem_key IS NOT NULL"),
-    postgresql_where=text("idem_key IS NOT NULL"),
+    where="idem_key IS NOT NULL",
 )
 
 # Captures that are not their reservation's only one, for a call that repeats one under a new key.
-_SEVERAL_CAPTURES = text("kind = 4 AND (captures > 1 OR state = 1)")
-Index(
+partial_index(
     "ix_transactions_captures",
     transactions.c.wallet_id,
     transactions.c.reservation,
     transactions.c.captures,
-    sqlite_where=_SEVERAL_CAPTURES,
-    postgresql_where=_SEVERAL_CAPTURES,
+    where="kind = 4 AND (captures > 1 OR state = 1)",
 )
 
 # Refusals that a key remembers for 30 days; outside the chain.

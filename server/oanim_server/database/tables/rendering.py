@@ -6,17 +6,15 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKeyConstraint,
-    Index,
     Integer,
     LargeBinary,
     PrimaryKeyConstraint,
     Table,
     Text,
     UniqueConstraint,
-    text,
 )
 
-from oanim_server.database.tables.schema import Int64, metadata
+from oanim_server.database.tables.schema import Int64, metadata, partial_index
 
 # A cloud render, from its hold to its end; whoever has its lease may say how far it is.
 renders = Table(
@@ -80,49 +78,42 @@ renders = Table(
     sqlite_strict=True,
 )
 # The queue, in its order.
-Index(
+partial_index(
     "ix_renders_queued",
     renders.c.created_at,
     renders.c.wallet_id,
     renders.c.number,
-    sqlite_where=text("state = 1"),
-    postgresql_where=text("state = 1"),
+    where="state = 1",
 )
-Index(
+partial_index(
     "ix_renders_leased",
     renders.c.wallet_id,
-    sqlite_where=text("state = 2"),
-    postgresql_where=text("state = 2"),
+    where="state = 2",
 )
-Index(
+partial_index(
     "ix_renders_deadline_at",
     renders.c.deadline_at,
-    sqlite_where=text("state <= 2"),
-    postgresql_where=text("state <= 2"),
+    where="state <= 2",
 )
-Index(
+partial_index(
     "ix_renders_bundle_id",
     renders.c.bundle_id,
-    sqlite_where=text("bundle_id <> ''"),
-    postgresql_where=text("bundle_id <> ''"),
+    where="bundle_id <> ''",
 )
-Index(
+partial_index(
     "ix_renders_bundles_of_wallet",
     renders.c.wallet_id,
-    sqlite_where=text("bundle_id <> ''"),
-    postgresql_where=text("bundle_id <> ''"),
+    where="bundle_id <> ''",
 )
-Index(
+partial_index(
     "ix_renders_video_id",
     renders.c.video_id,
-    sqlite_where=text("video_id <> ''"),
-    postgresql_where=text("video_id <> ''"),
+    where="video_id <> ''",
 )
-Index(
+partial_index(
     "ix_renders_video_expires_at",
     renders.c.video_expires_at,
-    sqlite_where=text("video_id <> ''"),
-    postgresql_where=text("video_id <> ''"),
+    where="video_id <> ''",
 )
 
 # Every lease that was taken: its key is its worker's, who does not know the render before. It lives while its
@@ -169,10 +160,9 @@ render_holds = Table(
     CheckConstraint("open IN (0, 1)", "open"),
     sqlite_strict=True,
 )
-Index(
+partial_index(
     "ix_render_holds_open",
     render_holds.c.wallet_id,
     render_holds.c.render,
-    sqlite_where=text("open = 1"),
-    postgresql_where=text("open = 1"),
+    where="open = 1",
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Integer, MetaData, Table, Text
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text, text
 
 # SQLite's STRICT tables know INTEGER alone, which is 64 bits there.
 Int64 = BigInteger().with_variant(Integer, "sqlite")
@@ -16,6 +18,13 @@ metadata = MetaData(
         "ix": "ix_%(table_name)s_%(column_0_name)s",
     }
 )
+
+
+def partial_index(name: str, *columns: Column[Any], where: str, unique: bool = False) -> Index:
+    """An index of the rows alone that are so, on both databases."""
+    only = text(where)
+    return Index(name, *columns, unique=unique, sqlite_where=only, postgresql_where=only)
+
 
 # One row a database: what made it, and whether `dev` has used it (serve then refuses it).
 marks = Table(
