@@ -118,7 +118,7 @@ def asked(statements: Statements, many: int) -> dict[str, Callable[[Any], object
 
     def lock_and_load(driver: Any) -> object:
         statements.lock_wallets(driver, numbers)
-        return statements.load(driver, Asked(numbers, keys, keys, 0, [(n, n) for n in numbers]))
+        return statements.load(driver, Asked(numbers, keys, keys, 0, [(n, n) for n in numbers], keys))
 
     return {
         "lock and load": lock_and_load,
@@ -130,9 +130,13 @@ def asked(statements: Statements, many: int) -> dict[str, Callable[[Any], object
         "fetch_row": lambda d: statements.fetch_row(d, HOT, 100),
         "fetch_capture": lambda d: statements.fetch_capture(d, HOT, 100, 2),
         "update_wallets": lambda d: statements.update_wallets(
+            d, [(1, 0, 0, 2, 1, link, n, 1) for n in numbers]
+        ),
+        "rewrite_wallets": lambda d: statements.rewrite_wallets(
             d, [(1, 0, 0, 2, 1, link, 0, None, 1, 0, n, 1) for n in numbers]
         ),
         "update_lots": lambda d: statements.update_lots(d, [(1, 0, 0, n, n) for n in numbers]),
+        "close_lots": lambda d: statements.close_lots(d, [(0, n, n) for n in numbers]),
         "update_reservations": lambda d: statements.update_reservations(
             d, [(int(State.ACTIVE), 1, 0, 0, 0, 0, "[]", START, None, n, 0, n, n, n) for n in numbers]
         ),

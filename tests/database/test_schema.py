@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import PrimaryKeyConstraint, Table, UniqueConstraint, text
+from sqlalchemy.exc import IntegrityError
 
 from oanim_server.database import postgresql, sqlite
-from oanim_server.database.engine import Database, Statements
+from oanim_server.database.engine import Database, Statements, driver_of
 from oanim_server.database.migrate import is_current, migrate
 from oanim_server.database.tables import metadata
 
@@ -120,6 +121,34 @@ def test_a_migrated_database_is_current_and_migrating_it_again_changes_nothing(
     before = schema(database)
     migrate(database)
     assert schema(database) == before
+    database.close()
+
+
+def test_lots_with_nothing_left_are_closed_by_the_migration_and_stay_so(
+    empty: Callable[[], Database],
+) -> None:
+    database = empty()
+    migrate(database, "0004")
+    with database.writing() as connection:
+        for statement in (
+            "INSERT INTO accounts VALUES (7, 1, 'a', '', 1, 'k', '', 0)",
+            "INSERT INTO wallets VALUES (7, 5, 0, 0, 1, 1, {link}, 0, NULL, 2, 0)",
+            "INSERT INTO lots VALUES (7, 1, 1, 9, 0, 0, 0, NULL, 1, 0), (7, 2, 1, 9, 5, 0, 0, NULL, 1, 0)",
+        ):
+            link = "x''" if database.dialect == "sqlite" else "''"
+            connection.execute(text(statement.format(link=link)))
+    migrate(database)
+    with database.writing() as connection:
+        closed = connection.execute(text("SELECT lot, closed FROM lots ORDER BY lot")).all()
+        assert [tuple(row) for row in closed] == [(1, 1), (2, 0)]
+        driver, statements = driver_of(connection), database.statements
+        assert statements.update_lots(driver, [(3, 0, 0, 7, 1), (4, 0, 0, 7, 2)]).rowcount == 1
+        assert statements.close_lots(driver, [(2, 7, 1), (0, 7, 2)]).rowcount == 2
+        left = connection.execute(text("SELECT lot, remaining_micros, lapsed_micros, closed FROM lots"))
+        assert sorted(map(tuple, left)) == [(1, 0, 2, 1), (2, 0, 0, 1)]
+        with pytest.raises(IntegrityError):
+            connection.execute(text("UPDATE lots SET remaining_micros = 1"))
+        connection.rollback()
     database.close()
 
 

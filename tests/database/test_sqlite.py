@@ -5,18 +5,20 @@ import sys
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.exc import OperationalError
 
-from oanim_server.database.engine import Database, DatabaseError
+from oanim_server.database import sqlite
+from oanim_server.database.engine import Database, DatabaseError, driver_of
 from oanim_server.database.migrate import migrate
 from oanim_server.database.tables import marks
 from tests.ledger.driving import Driven, batch
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -53,8 +55,37 @@ WRITING = {
     "foreign_keys": 1,
     "cache_size": -262_144,
     "mmap_size": 0,
+    "temp_store": 2,
     "wal_autocheckpoint": 2_000,
 }
+
+
+def test_what_moves_money_leaves_the_indexes_of_what_is_due_and_of_what_is_open_alone(
+    database: Database,
+) -> None:
+    """SQLite writes an entry again, a page at another place, though nothing of it is new."""
+    migrate(database)
+    with database.writing() as connection:
+        noting = Noting(driver_of(connection))
+        sqlite.update_wallets(cast("sqlite3.Connection", noting), [(1, 0, 0, 2, 1, bytes(32), 1, 1)])
+        sqlite.update_lots(cast("sqlite3.Connection", noting), [(1, 0, 0, 1, 1)])
+        query = "SELECT rootpage, name FROM sqlite_master WHERE rootpage > 0"
+        names = dict(noting.driver.execute(query).fetchall())
+    assert [names[root] for root in noting.written] == ["wallets", "lots"]
+
+
+class Noting:
+    """A driver's connection that notes the roots of what each statement opens to write."""
+
+    def __init__(self, driver: sqlite3.Connection) -> None:
+        self.driver = driver
+        self.written: list[int] = []
+
+    def execute(self, statement: str, values: list[object]) -> sqlite3.Cursor:
+        for _, opcode, _, root, *_ in self.driver.execute("EXPLAIN " + statement, values).fetchall():
+            if opcode == "OpenWrite":
+                self.written.append(root)
+        return self.driver.execute(statement, values)
 
 
 def test_a_reader_cannot_write_and_never_checkpoints(database: Database) -> None:
@@ -104,7 +135,8 @@ def test_a_file_that_is_open_is_refused_to_anybody_else(database: Database, sqli
 
 OPENING = """
 import pathlib, sys
-from oanim_server.database.engine import Database, DatabaseError
+from oanim_server.database import sqlite
+from oanim_server.database.engine import Database, DatabaseError, driver_of
 try:
     Database.open_sqlite(pathlib.Path(sys.argv[1]))
 except DatabaseError as error:

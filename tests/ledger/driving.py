@@ -85,7 +85,7 @@ def with_clock(database: Database, clock: Clock) -> None:
     database.statements = cast("Statements", clocked)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Credit(Operation):
     """One more lot, by the same step that makes the first: later origins (purchases, grants) will use it."""
 

@@ -34,7 +34,7 @@ class Asked(NamedTuple):
     """What a group needs of what is stored, besides what few operations ask for.
 
     `starting` are the attempts whose refusals are remembered, since when `refused_since` says. Reservations
-    are (wallet, number).
+    are (wallet, number), or named by the Reserves that made them.
     """
 
     wallet_ids: Sequence[int]
@@ -42,15 +42,20 @@ class Asked(NamedTuple):
     starting: Sequence[Identity]
     refused_since: int
     reservations: Sequence[tuple[int, int]]
+    reserves: Sequence[Identity]
 
 
 class Loaded(NamedTuple):
-    """What was found, as rows in the order of the columns: `lots` are those of the wallets, the open ones."""
+    """What was found, as rows in the order of the columns: `lots` are those of the wallets, the open ones.
+
+    `made` are reservations that were named by their Reserves: before each is its place in `reserves`.
+    """
 
     wallets: Sequence[Sequence[Any]]
     known: Sequence[Sequence[Any]]
     refusals: Sequence[Sequence[Any]]
     reservations: Sequence[Sequence[Any]]
+    made: Sequence[Sequence[Any]]
     lots: Sequence[Sequence[Any]]
 
 
@@ -59,13 +64,13 @@ def loaded(found: Sequence[str]) -> Loaded:
 
     JSON has no bytes: those columns come as hex.
     """
-    wallets, known, refusals, reservations, lots = map(orjson.loads, found)
+    wallets, known, refusals, reservations, made, lots = map(orjson.loads, found)
     for rows, places in ((wallets, _WALLET_BYTES), (known, _TRANSACTION_BYTES), (refusals, _REFUSAL_BYTES)):
         for row in rows:
             for place in places:
                 if row[place] is not None:
                     row[place] = bytes.fromhex(row[place])
-    return Loaded(wallets, known, refusals, reservations, lots)
+    return Loaded(wallets, known, refusals, reservations, made, lots)
 
 
 def _bytes_among(columns: Sequence[str]) -> tuple[int, ...]:

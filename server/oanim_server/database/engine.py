@@ -99,8 +99,10 @@ class Statements(Protocol):
     together: Callable[..., AbstractContextManager[object]]
     insert_wallets: Callable[..., Changed]
     update_wallets: Callable[..., Changed]
+    rewrite_wallets: Callable[..., Changed]
     insert_lots: Callable[..., Changed]
     update_lots: Callable[..., Changed]
+    close_lots: Callable[..., Changed]
     insert_reservations: Callable[..., Changed]
     update_reservations: Callable[..., Changed]
     insert_transactions: Callable[..., Changed]
@@ -371,6 +373,8 @@ def _sqlite_writer(connection: sqlite3.Connection, _record: object) -> None:
         "foreign_keys = ON",
         f"cache_size = -{CACHE_KIB}",
         "mmap_size = 0",
+        # A statement copies the pages that it changes to a journal of its own: by default into a file.
+        "temp_store = MEMORY",
         f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
         "busy_timeout = 5000",
     ):
@@ -392,7 +396,13 @@ def _begin(connection: Connection) -> None:
 
 
 def _assert_sqlite(connection: Connection) -> None:
-    expected = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "cache_size": -CACHE_KIB}
+    expected = {
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "foreign_keys": 1,
+        "cache_size": -CACHE_KIB,
+        "temp_store": 2,
+    }
     for pragma, value in expected.items():
         found = connection.exec_driver_sql(f"PRAGMA {pragma}").scalar()
         if found != value:

@@ -25,7 +25,7 @@ def _config() -> Config:
     return config
 
 
-def migrate(database: Database) -> None:
+def migrate(database: Database, revision: str = "head") -> None:
     """Run what is missing of the migrations. Two servers that start together: one waits for the other."""
     config = _config()
     with database.writing() as connection:
@@ -36,7 +36,7 @@ def migrate(database: Database) -> None:
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7246035231)")
         config.attributes["connection"] = connection
         try:
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
         except CommandError:
             raise DatabaseError(
                 "this database was brought to its schema by a newer oanim-server: start that one"

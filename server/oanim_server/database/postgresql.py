@@ -76,6 +76,7 @@ def load(driver: psycopg.Connection[Any], asked: Asked) -> Loaded:
         *_identities(asked.starting),
         asked.refused_since,
         *numbers,
+        *_identities(asked.reserves),
         wallet_ids,
     )
     found = driver.execute(_LOAD, values).fetchone()
@@ -103,8 +104,17 @@ SELECT (
   FROM unnest(%s::bigint[], %s::bigint[]) AS asked (wallet_id, number)
   JOIN reservations AS r USING (wallet_id, number)
 ), (
+  SELECT coalesce(
+    json_agg(json_build_array(asked.place - 1, {prefixed("r", RESERVATION_COLUMNS)})), '[]'
+  )::text
+  FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::integer[]) WITH ORDINALITY
+    AS asked (idem_key, wallet_id, caller, method, place)
+  JOIN transactions AS t USING (idem_key, wallet_id, caller, method)
+  JOIN reservations AS r ON r.wallet_id = t.wallet_id AND r.number = t.reservation
+  WHERE t.idem_key IS NOT NULL
+), (
   SELECT coalesce(json_agg(json_build_array({prefixed("l", LOT_COLUMNS)})), '[]')::text
-  FROM lots AS l WHERE l.wallet_id = ANY(%s::bigint[]) AND l.remaining_micros > 0
+  FROM lots AS l WHERE l.wallet_id = ANY(%s::bigint[]) AND l.closed = 0
 )
 """
 
@@ -126,7 +136,7 @@ def open_lots(driver: psycopg.Connection[Any], wallet_ids: Sequence[int]) -> Row
 
 
 _OPEN_LOTS = f"""
-SELECT {listed(LOT_COLUMNS)} FROM lots WHERE wallet_id = ANY(%s::bigint[]) AND remaining_micros > 0
+SELECT {listed(LOT_COLUMNS)} FROM lots WHERE wallet_id = ANY(%s::bigint[]) AND closed = 0
 """
 
 
@@ -189,13 +199,28 @@ def insert_wallets(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]])
 
 
 def update_wallets(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
-    """Rows: balance, held, debt, seq, at, link, frozen, next_due_at, lots_made, limits, wallet_id,
-    former seq.
-    """
-    return _insert(driver, _UPDATE_WALLETS, rows, "iiiiibiiiiii")
+    """Rows: balance, held, debt, seq, at, link, wallet_id, former seq."""
+    return _insert(driver, _UPDATE_WALLETS, rows, "iiiiibii")
 
 
 _UPDATE_WALLETS = """
+UPDATE wallets AS w SET balance_micros = n.balance, held_micros = n.held, debt_micros = n.debt, seq = n.seq,
+  at = n.at, link = n.link
+FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bytea[], %s::bigint[],
+  %s::bigint[])
+  AS n (balance, held, debt, seq, at, link, wallet_id, former)
+WHERE w.wallet_id = n.wallet_id AND w.seq = n.former
+"""
+
+
+def rewrite_wallets(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
+    """Rows: balance, held, debt, seq, at, link, frozen, next_due_at, lots_made, limits, wallet_id,
+    former seq.
+    """
+    return _insert(driver, _REWRITE_WALLETS, rows, "iiiiibiiiiii")
+
+
+_REWRITE_WALLETS = """
 UPDATE wallets AS w SET balance_micros = n.balance, held_micros = n.held, debt_micros = n.debt, seq = n.seq,
   at = n.at, link = n.link, frozen = n.frozen, next_due_at = n.next_due_at, lots_made = n.lots_made,
   limits = n.limits
@@ -211,7 +236,7 @@ def insert_lots(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) ->
 
 
 def update_lots(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
-    """Rows: remaining, held, lapsed, wallet_id, lot."""
+    """Rows: remaining, held, lapsed, wallet_id, lot; of lots that stay open."""
     return _insert(driver, _UPDATE_LOTS, rows, "iiiii")
 
 
@@ -219,6 +244,18 @@ _UPDATE_LOTS = """
 UPDATE lots AS l SET remaining_micros = n.remaining, held_micros = n.held, lapsed_micros = n.lapsed
 FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
   AS n (remaining, held, lapsed, wallet_id, lot)
+WHERE l.wallet_id = n.wallet_id AND l.lot = n.lot AND l.closed = 0
+"""
+
+
+def close_lots(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
+    """Rows: lapsed, wallet_id, lot; of lots with nothing left, or that were closed before."""
+    return _insert(driver, _CLOSE_LOTS, rows, "iii")
+
+
+_CLOSE_LOTS = """
+UPDATE lots AS l SET remaining_micros = 0, held_micros = 0, lapsed_micros = n.lapsed, closed = 1
+FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS n (lapsed, wallet_id, lot)
 WHERE l.wallet_id = n.wallet_id AND l.lot = n.lot
 """
 

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from oanim_server.ledger.working import Attempt, WorkingSet
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Correction(Operation):
     """What every correction has: who wants it, and why."""
 
     note: Note
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Grant(Correction):
     """Give credits away. `lifetime` in microseconds, None for ever."""
 
@@ -47,7 +47,7 @@ class Grant(Correction):
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Adjust(Correction):
     """Correct a balance, up or down."""
 
@@ -75,7 +75,7 @@ class Adjust(Correction):
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Freeze(Correction):
     """Stop an account from starting work, or let it start again."""
 

@@ -47,6 +47,10 @@ class Group:
         self._statements = statements
         self._works = works
         self._operations = [work for work in works if isinstance(work, Operation)]
+        # What few operations change of each wallet, as it was loaded.
+        self._terms: dict[int, tuple[Any, ...]] = {}
+        # The reservations that Reserves had made before this group.
+        self._made: dict[Identity, int] = {}
         self._answered: dict[Identity, tuple[bytes, Outcome | Refusal]] = {}
         self._refused: dict[Identity, tuple[bytes, Refusal]] = {}
         self._incomplete: set[int] = set()
@@ -83,7 +87,7 @@ class Group:
     def _load_rows(self, wallet_ids: list[int]) -> None:
         working, operations = self.working, self._operations
         identities = {o.identity for o in operations if o.idempotency_key}
-        identities.update(o.reserve for o in operations if o.reserve is not None)
+        reserves = list({o.reserve for o in operations if o.reserve is not None})
         found = self._statements.load(
             self._driver,
             Asked(
@@ -92,11 +96,13 @@ class Group:
                 starting=[o.identity for o in operations if o.starts_work],
                 refused_since=working.now - REFUSAL_MEMORY,
                 reservations=list({(o.wallet_id, o.number) for o in operations if o.number is not None}),
+                reserves=reserves,
             ),
         )
         for row in found.wallets:
             wallet = rows.wallet_of(row)
             working.wallets[wallet.wallet_id] = wallet
+            self._terms[wallet.wallet_id] = rows.terms_of(row)
         for row in found.lots:
             wallet_id, lot = rows.lot_of(row)
             working.wallets[wallet_id].lots[lot.number] = lot
@@ -106,7 +112,11 @@ class Group:
         for key, wallet_id, caller, method, fingerprint, reason, facts in found.refusals:
             self._answered[key, wallet_id, caller, method] = (fingerprint, revive(reason, facts))
         self._keep_reservations(found.reservations)
-        # Of replays, and of what names its Reserve.
+        for place, *row in found.made:
+            reservation = rows.reservation_of(row)
+            working.reservations[reservation.wallet_id, reservation.number] = reservation
+            self._made[reserves[place]] = reservation.number
+        # Of replays.
         made = {(row.wallet_id, row.reservation) for row in working.known.values() if row.reservation}
         missing = list(made - working.reservations.keys())
         if missing:
@@ -163,7 +173,7 @@ class Group:
 
     def _decide(self, operation: Operation) -> Any:
         working = self.working
-        operation = self._on_its_reservation(operation)
+        self._name_reservation(operation)
         identity = operation.identity
         fingerprint = operation.fingerprint()
         known = self._known(identity)
@@ -195,16 +205,16 @@ class Group:
             self._answered[identity] = (fingerprint, outcome)
         return outcome
 
-    def _on_its_reservation(self, operation: Operation) -> Operation:
-        """An operation that names its Reserve, by the number of what that made: before or in this group."""
+    def _name_reservation(self, operation: Operation) -> None:
+        """Give an operation that names its Reserve the number of what that made, before or in this group."""
         if not isinstance(operation, OnReservation) or operation.reserve is None:
-            return operation
-        row = self.working.known.get(operation.reserve)
-        if row is not None:
-            return operation.on(row.reservation)
-        _, answer = self._answered.get(operation.reserve, (None, None))
-        made = answer.reservation if isinstance(answer, Outcome) else None
-        return operation.on(made.number if made is not None else 0)
+            return
+        number = self._made.get(operation.reserve)
+        if number is None:
+            _, answer = self._answered.get(operation.reserve, (None, None))
+            made = answer.reservation if isinstance(answer, Outcome) else None
+            number = made.number if made is not None else 0
+        operation.reservation = number
 
     def _write_companion(self, companion: Companion, outcome: Outcome) -> None:
         try:
@@ -254,13 +264,18 @@ class Group:
         if working.new_wallets:
             opened = [rows.wallet_row(working.wallets[wallet_id]) for wallet_id in working.new_wallets]
             self._expect(self._statements.insert_wallets, opened)
-        changed = [
-            rows.wallet_update(working.wallets[wallet_id], former)
-            for wallet_id, former in working.changed_wallets.items()
-            if wallet_id not in working.new_wallets
-        ]
-        if changed:
-            self._expect(self._statements.update_wallets, changed)
+        updated, rewritten = [], []
+        for wallet_id, former in working.changed_wallets.items():
+            if wallet_id not in working.new_wallets:
+                row = rows.wallet_row(working.wallets[wallet_id])
+                if rows.terms_of(row) == self._terms[wallet_id]:
+                    updated.append(rows.wallet_update(row, former))
+                else:
+                    rewritten.append(rows.wallet_rewrite(row, former))
+        if updated:
+            self._expect(self._statements.update_wallets, updated)
+        if rewritten:
+            self._expect(self._statements.rewrite_wallets, rewritten)
 
     def _write_reservations(self) -> None:
         working = self.working
@@ -279,12 +294,16 @@ class Group:
         if working.new_lots:
             made = [rows.lot_row(wallet_id, lot) for (wallet_id, _), lot in working.new_lots.items()]
             self._expect(self._statements.insert_lots, made)
-        if working.changed_lots:
-            changed = [
-                (lot.remaining_micros, lot.held_micros, lot.lapsed_micros, wallet_id, number)
-                for (wallet_id, number), lot in working.changed_lots.items()
-            ]
-            self._expect(self._statements.update_lots, changed)
+        updated, closed = [], []
+        for (wallet_id, number), lot in working.changed_lots.items():
+            if lot.remaining_micros:
+                updated.append((lot.remaining_micros, lot.held_micros, lot.lapsed_micros, wallet_id, number))
+            else:
+                closed.append((lot.lapsed_micros, wallet_id, number))
+        if updated:
+            self._expect(self._statements.update_lots, updated)
+        if closed:
+            self._expect(self._statements.close_lots, closed)
 
     def _write_counters(self) -> None:
         working = self.working

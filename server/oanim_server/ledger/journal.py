@@ -78,7 +78,7 @@ def link_of(former: bytes, fields: tuple[object, ...]) -> bytes:
     for place in _BYTES:
         value = values[place]
         if value is not None:
-            values[place] = bytes(value).hex()  # type: ignore[call-overload]
+            values[place] = value.hex()  # type: ignore[attr-defined]
     return hashlib.sha256(former + orjson.dumps(values)).digest()
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from oanim_server.ledger.working import Attempt, WorkingSet
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class OnLimit(Operation):
     """An operation on the limit of an account (an empty `api_key_id`) or of a key.
 
@@ -36,7 +36,7 @@ class OnLimit(Operation):
         return wallet
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class SetLimit(OnLimit):
     """Set a limit, or give one that is there a new amount."""
 
@@ -63,7 +63,7 @@ class SetLimit(OnLimit):
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class DeleteLimit(OnLimit):
     """Take a limit away, if it is there."""
 

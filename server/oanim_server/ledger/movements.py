@@ -42,26 +42,12 @@ def hold(
     """Open a reservation over parts of lots."""
     now = working.time(wallet)
     number = wallet.seq + 1
+    expires_at = None if ttl is None else now + ttl
+    # By place: names would cost as much as all of the rest of it.
     reservation = Reservation(
-        wallet_id=wallet.wallet_id,
-        number=number,
-        state=State.ACTIVE,
-        opener=opener,
-        api_key_id=api_key_id,
-        reserved_micros=amount_micros,
-        captured_micros=0,
-        uncollected_micros=0,
-        captures=0,
-        captured_quantity=0,
-        parts=held.parts,
-        expires_at=None if ttl is None else now + ttl,
-        created_at=now,
-        ended_at=None,
-        last_seq=0,
-        line=line,
-        scopes=scopes,
-        labels=labels,
-    )
+        wallet.wallet_id, number, State.ACTIVE, opener, api_key_id, amount_micros, 0, 0, 0, 0,
+        held.parts, expires_at, now, None, 0, line, scopes, labels,
+    )  # fmt: skip
     working.reservations[wallet.wallet_id, number] = reservation
     working.new_reservations[wallet.wallet_id, number] = reservation
     moved = working.keep(wallet, held.parts)

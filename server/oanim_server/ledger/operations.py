@@ -1,4 +1,4 @@
-"""The operations on money, as small frozen values.
+"""The operations on money, as small values.
 
 An operation says which wallet it touches, whose attempt it is, and what it needs loaded; `decide` asks the
 rules and has the working set apply what they say. Shape was checked at the edge before one is made.
@@ -7,7 +7,7 @@ rules and has the working set apply what they say. Shape was checked at the edge
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
@@ -16,8 +16,6 @@ from oanim_server.ledger import crediting, movements, rules
 from oanim_server.ledger.values import DEFAULT_TTL, Kind, Line, Method, Origin, Outcome, Scope
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from sqlalchemy import Connection
 
     from oanim_server.ledger.refusals import Refusal
@@ -65,7 +63,7 @@ def fingerprint_of(*fields: object) -> bytes:
     return hashlib.sha256(orjson.dumps(fields)).digest()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Operation:
     """What every operation has: a wallet, whose attempt it is, and the rows that go with it."""
 
@@ -117,7 +115,7 @@ class Operation:
         raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class OpenWallet(Operation):
     """Make a wallet with a grant of promotional credits in it.
 
@@ -152,7 +150,7 @@ class OpenWallet(Operation):
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Reserve(Operation):
     """Set credits aside for work that is about to start.
 
@@ -183,14 +181,16 @@ class Reserve(Operation):
         return True
 
     def caps(self, working: WorkingSet) -> list[Cap]:
+        if not self.spend_scopes and not working.limits:
+            return []
         wallet = working.wallets.get(self.wallet_id)
         if wallet is None:
             return []
         return working.caps(self.wallet_id, self.api_key_id, self.spend_scopes, working.time(wallet))
 
     def fingerprint(self) -> bytes:
-        labels = sorted(self.labels.items())
-        scopes = [list(scope) for scope in self.spend_scopes]
+        labels = sorted(self.labels.items()) if self.labels else []
+        scopes = [list(scope) for scope in self.spend_scopes] if self.spend_scopes else []
         asked = self.amount_micros if self.asked is None else self.asked
         under = [] if self.under is None else [self.under]
         return fingerprint_of("reserve", asked, self.ttl, scopes, labels, *under)
@@ -215,7 +215,7 @@ class Reserve(Operation):
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Ask(Reserve):
     """Ask what a Reserve would be answered.
 
@@ -230,12 +230,13 @@ class Ask(Reserve):
         return working.unchanged(wallet)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class OnReservation(Operation):
     """An operation on a reservation that is there.
 
     `reserve_key` names it in place of its number: by the key of the caller's Reserve, which may be one
-    that waits in the same queue.
+    that waits in the same queue. Its group then sets `reservation` to the number that it finds, or to 0,
+    which is none that there is.
     """
 
     reservation: int = 0
@@ -243,7 +244,7 @@ class OnReservation(Operation):
 
     @property
     def number(self) -> int | None:
-        return self.reservation or None
+        return None if self.reserve_key else self.reservation or None
 
     @property
     def reserve(self) -> Identity | None:
@@ -251,12 +252,8 @@ class OnReservation(Operation):
             return None
         return (self.reserve_key, self.wallet_id, self.caller, Method.RESERVE)
 
-    def on(self, number: int) -> Self:
-        """The same, named by the number: 0 is none that there is."""
-        return replace(self, reservation=number, reserve_key="")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Commit(OnReservation):
     """Charge part or all of a hold."""
 
@@ -293,7 +290,7 @@ class Commit(OnReservation):
         return movements.as_captured(working, reservation, decided.capture, self.amount_micros, self.quantity)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Release(OnReservation):
     """Give the rest of a hold back.
 
@@ -320,7 +317,7 @@ class Release(OnReservation):
         return movements.capture(working, wallet, reservation, decided, attempt, at=now)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class EndHold(OnReservation):
     """End the hold of a job: charge what is found used under the wallet's lock, and give the rest back.
 
@@ -349,7 +346,7 @@ class EndHold(OnReservation):
         return operation.decide(working, attempt)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Extend(OnReservation):
     """Set more aside for a hold, or let it last longer, or both."""
 
@@ -380,7 +377,7 @@ class Extend(OnReservation):
         return movements.extend(working, wallet, reservation, extended, attempt)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class SettleDue(Operation):
     """Nothing of its own: what is due on the wallet is written before it, as before every operation."""
 

@@ -46,7 +46,7 @@ class Payment(Companion, Protocol):
         """Learn the number of the credit that was made."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Settle(Operation):
     """Bring a purchase to where what happened to its payment says it should be."""
 

@@ -44,7 +44,7 @@ def wallet_row(wallet: Wallet) -> tuple[Any, ...]:
 
 def lot_of(row: Sequence[Any]) -> tuple[int, Lot]:
     """A row of `lots`, with its wallet."""
-    wallet_id, number, origin, amount, remaining, held, priority, expires_at, created_at, lapsed = row
+    wallet_id, number, origin, amount, remaining, held, priority, expires_at, created_at, lapsed, _ = row
     return wallet_id, Lot(
         number, _ORIGINS[origin], amount, remaining, held, priority, expires_at, created_at, lapsed
     )
@@ -63,6 +63,7 @@ def lot_row(wallet_id: int, lot: Lot) -> tuple[Any, ...]:
         lot.expires_at,
         lot.created_at,
         lot.lapsed_micros,
+        int(not lot.remaining_micros),
     )
 
 
@@ -143,9 +144,19 @@ def reservation_update(reservation: Reservation, former_seq: int) -> tuple[Any, 
     )
 
 
-def wallet_update(wallet: Wallet, former_seq: int) -> tuple[Any, ...]:
+def terms_of(row: Sequence[Any]) -> tuple[Any, ...]:
+    """What few operations change of a row of `wallets`: all but the amounts and the head of the journal."""
+    return tuple(row[7:])
+
+
+def wallet_update(row: Sequence[Any], former_seq: int) -> tuple[Any, ...]:
     """What `update_wallets` takes: it changes the row only if nobody else has since `former_seq`."""
-    return (*wallet_row(wallet)[1:], wallet.wallet_id, former_seq)
+    return (*row[1:7], row[0], former_seq)
+
+
+def wallet_rewrite(row: Sequence[Any], former_seq: int) -> tuple[Any, ...]:
+    """What `rewrite_wallets` takes, likewise."""
+    return (*row[1:], row[0], former_seq)
 
 
 def item_of(row: Sequence[Any]) -> UsageItem:

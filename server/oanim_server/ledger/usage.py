@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from oanim_server.ledger.working import Attempt, WorkingSet
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Report(OnReservation):
     """Say how much was used under a hold until now. It needs no key: the greatest quantity wins."""
 
@@ -42,7 +42,7 @@ class Report(OnReservation):
         return working.unchanged(wallet)._replace(reservation=facts)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Use(Operation):
     """Charge work that was done without a hold. Its key is the id of the service's event.
 

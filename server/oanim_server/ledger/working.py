@@ -147,8 +147,10 @@ class WorkingSet:
         ]
         return caps
 
-    def counters_of(self, wallet_id: int, caps: Iterable[Cap]) -> dict[tuple[str, str], Counter]:
+    def counters_of(self, wallet_id: int, caps: Sequence[Cap]) -> dict[tuple[str, str], Counter]:
         """The counter of each subject."""
+        if not caps:
+            return {}
         return {cap.counted_under: self.counter(wallet_id, cap) for cap in caps}
 
     def counter(self, wallet_id: int, cap: Cap) -> Counter:
@@ -165,8 +167,12 @@ class WorkingSet:
         return counter
 
     def counting(self) -> Iterable[Reservation]:
-        """The reservations that counters may still hear of."""
-        return (found for found in self.reservations.values() if found.state in _COUNTING)
+        """The reservations that counters may still hear of, if there are any counters."""
+        return [
+            found
+            for found in self.reservations.values()
+            if (found.scopes or self.limits) and found.state in _COUNTING
+        ]
 
     def begin_counting(self, wallet_id: int) -> None:
         """Have a counter for all that a wallet's reservations count under, before any of them changes."""
@@ -350,8 +356,8 @@ class WorkingSet:
         if note is not None:
             self.notes[wallet.wallet_id, wallet.seq] = note
         wallet.at = at
-        moved = [[number, *change] for number, change in lots.items()]
-        booked = [[int(account), micros] for account, micros in entries.items() if micros] if entries else []
+        moved = journal.compact([[number, *change] for number, change in lots.items()]) if lots else "[]"
+        booked = [[int(account), micros] for account, micros in entries.items() if micros] if entries else ()
         if reservation is None:
             standing: tuple[int | None, ...] = (0, 0, 0, 0, 0, 0, None)
         else:
@@ -386,17 +392,17 @@ class WorkingSet:
             wallet.held_micros,
             wallet.debt_micros,
             int(wallet.frozen),
-            journal.compact(moved) if moved else "[]",
+            moved,
             journal.compact(booked) if booked else "[]",
             seal,
         )
         wallet.link = journal.link_of(wallet.link, fields)
-        self.rows.append(journal.Row(*fields, wallet.link))  # type: ignore[arg-type,call-arg]
+        self.rows.append(journal.Row._make((*fields, wallet.link)))
         return Outcome(
-            wallet=journal.wallet_facts(wallet),
-            reservation=journal.reservation_facts(reservation) if reservation is not None else None,
-            charged_micros=charged_micros,
-            uncollected_micros=uncollected_micros,
-            released_micros=0,
+            journal.wallet_facts(wallet),
+            journal.reservation_facts(reservation) if reservation is not None else None,
+            charged_micros,
+            uncollected_micros,
+            0,
             replayed=False,
         )
