@@ -68,7 +68,7 @@ class Load:
         self._taken = Taken()
         # What it sends is made here, what sends it is started below.
         carry_out = ways[what](self._accounts[:1] if hot else self._accounts, seconds, **how)
-        # What was made must not be looked through while the clock runs: that stops every call for 20 to 40 ms.
+        # What was made must not be looked through while the clock runs: all calls would stop for 20 to 40 ms.
         gc.collect()
         gc.freeze()
         cpu, began = time.process_time(), time.perf_counter()

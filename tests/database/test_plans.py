@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ from tests.ledger.driving import START
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from sqlalchemy import Connection
 
@@ -101,6 +103,9 @@ class Explaining:
         self._note(statement, values)
         return self._driver.execute(statement, values, **options)
 
+    def pipeline(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def executemany(self, statement: str, rows: Any) -> Any:
         self._note(statement, rows[0])
         return self._driver.executemany(statement, rows)
@@ -116,12 +121,10 @@ def asked(statements: Statements, many: int) -> dict[str, Callable[[Any], object
     keys = [(f"key-{n}", n, 1, 2) for n in numbers]
     link = bytes(32)
 
-    def lock_and_load(driver: Any) -> object:
-        statements.lock_wallets(driver, numbers)
-        return statements.load(driver, Asked(numbers, keys, keys, 0, [(n, n) for n in numbers], keys))
-
     return {
-        "lock and load": lock_and_load,
+        "lock_and_load": lambda d: statements.lock_and_load(
+            d, Asked(numbers, keys, keys, [(n, n) for n in numbers], keys)
+        ),
         "load_reservations": lambda d: statements.load_reservations(d, [(n, n) for n in numbers]),
         "open_lots": lambda d: statements.open_lots(d, numbers),
         "due_reservations": lambda d: statements.due_reservations(d, HOT, 100, 1_001),

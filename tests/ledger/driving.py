@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from oanim_server.database.columns import Asked, Loaded
     from oanim_server.database.engine import Database
     from oanim_server.ledger.operations import Companion
     from oanim_server.ledger.reads import (
@@ -81,7 +82,11 @@ def with_clock(database: Database, clock: Clock) -> None:
     """Have a database's statements tell the time by the test's clock."""
     real = {name: getattr(database.statements, name) for name in Statements.__annotations__}
     told = dict.fromkeys(("clock", "snapshot_clock"), lambda _connection: clock.now)
-    clocked = SimpleNamespace(**{**real, **told})
+
+    def lock_and_load(driver: Any, asked: Asked) -> Loaded:
+        return cast("Loaded", real["lock_and_load"](driver, asked))._replace(now=clock.now)
+
+    clocked = SimpleNamespace(**{**real, **told, "lock_and_load": lock_and_load})
     database.statements = cast("Statements", clocked)
 
 

@@ -33,14 +33,13 @@ _BINARY = {"fingerprint", "link", "seal"}
 class Asked(NamedTuple):
     """What a group needs of what is stored, besides what few operations ask for.
 
-    `starting` are the attempts whose refusals are remembered, since when `refused_since` says. Reservations
-    are (wallet, number), or named by the Reserves that made them.
+    `starting` are the attempts whose refusals are remembered. Reservations are (wallet, number), or named by
+    the Reserves that made them.
     """
 
     wallet_ids: Sequence[int]
     identities: Sequence[Identity]
     starting: Sequence[Identity]
-    refused_since: int
     reservations: Sequence[tuple[int, int]]
     reserves: Sequence[Identity]
 
@@ -48,8 +47,11 @@ class Asked(NamedTuple):
 class Loaded(NamedTuple):
     """What was found, as rows in the order of the columns: `lots` are those of the wallets, the open ones.
 
-    `made` are reservations that were named by their Reserves: before each is its place in `reserves`.
+    `now` was read when the wallets were locked. `made` are reservations that were named by their Reserves:
+    before each is its place in `reserves`.
     """
+
+    now: int
 
     wallets: Sequence[Sequence[Any]]
     known: Sequence[Sequence[Any]]
@@ -59,7 +61,7 @@ class Loaded(NamedTuple):
     lots: Sequence[Sequence[Any]]
 
 
-def loaded(found: Sequence[str]) -> Loaded:
+def loaded(now: int, found: Sequence[str]) -> Loaded:
     """Read what the one statement that loads a group answers: a JSON text for each kind of rows.
 
     JSON has no bytes: those columns come as hex.
@@ -70,14 +72,14 @@ def loaded(found: Sequence[str]) -> Loaded:
             for place in places:
                 if row[place] is not None:
                     row[place] = bytes.fromhex(row[place])
-    return Loaded(wallets, known, refusals, reservations, made, lots)
+    return Loaded(now, wallets, known, refusals, reservations, made, lots)
 
 
 def _bytes_among(columns: Sequence[str]) -> tuple[int, ...]:
     return tuple(place for place, column in enumerate(columns) if column in _BINARY)
 
 
-REFUSAL_COLUMNS = ("idem_key", "wallet_id", "caller", "method", "fingerprint", "reason", "facts")
+REFUSAL_COLUMNS = ("idem_key", "wallet_id", "caller", "method", "fingerprint", "reason", "facts", "at")
 _WALLET_BYTES = _bytes_among(WALLET_COLUMNS)
 _TRANSACTION_BYTES = _bytes_among(TRANSACTION_COLUMNS)
 _REFUSAL_BYTES = _bytes_among(REFUSAL_COLUMNS)

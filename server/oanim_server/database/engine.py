@@ -88,7 +88,7 @@ class Statements(Protocol):
     clock: Callable[..., int]
     snapshot_clock: Callable[..., int]
     lock_wallets: Callable[..., None]
-    load: Callable[..., Loaded]
+    lock_and_load: Callable[..., Loaded]
     load_reservations: Callable[..., Any]
     open_lots: Callable[..., Any]
     due_reservations: Callable[..., Any]

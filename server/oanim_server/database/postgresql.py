@@ -66,21 +66,23 @@ SELECT wallet_id FROM wallets WHERE wallet_id = ANY(%s::bigint[]) ORDER BY walle
 """
 
 
-def load(driver: psycopg.Connection[Any], asked: Asked) -> Loaded:
-    """What a group needs, in one round trip."""
+def lock_and_load(driver: psycopg.Connection[Any], asked: Asked) -> Loaded:
+    """What a group needs, in one round trip: the lock, the time, the rows, each in a snapshot of its own."""
     wallet_ids = _ints(asked.wallet_ids)
     numbers = tuple(map(_ints, zip(*asked.reservations, strict=True))) or ("{}", "{}")
     values = (
         wallet_ids,
         *_identities(asked.identities),
         *_identities(asked.starting),
-        asked.refused_since,
         *numbers,
         *_identities(asked.reserves),
         wallet_ids,
     )
-    found = driver.execute(_LOAD, values).fetchone()
-    return loaded(found or ())
+    with driver.pipeline():
+        driver.execute(_LOCK_WALLETS, (wallet_ids,))
+        told = driver.execute(_CLOCK)
+        found = driver.execute(_LOAD, values)
+    return loaded((told.fetchone() or (0,))[0], found.fetchone() or ())
 
 
 _LOAD = f"""
@@ -98,7 +100,6 @@ SELECT (
   FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::integer[])
     AS asked (idem_key, wallet_id, caller, method)
   JOIN refusals AS r USING (idem_key, wallet_id, caller, method)
-  WHERE r.at > %s
 ), (
   SELECT coalesce(json_agg(json_build_array({prefixed("r", RESERVATION_COLUMNS)})), '[]')::text
   FROM unnest(%s::bigint[], %s::bigint[]) AS asked (wallet_id, number)

@@ -51,17 +51,17 @@ def lock_wallets(driver: sqlite3.Connection, wallet_ids: Sequence[int]) -> None:
     """Nothing: BEGIN IMMEDIATE is the lock of the one writer."""
 
 
-def load(driver: sqlite3.Connection, asked: Asked) -> Loaded:
+def lock_and_load(driver: sqlite3.Connection, asked: Asked) -> Loaded:
     """What a group needs, in one step: each one lets go of the interpreter and waits for it again."""
+    now = clock(driver)
     values = (
         _json(asked.wallet_ids),
         _json(asked.identities),
         _json(asked.starting),
-        asked.refused_since,
         _json(asked.reservations),
         _json(asked.reserves),
     )
-    return loaded(driver.execute(_LOAD, values).fetchone())
+    return loaded(now, driver.execute(_LOAD, values).fetchone())
 
 
 # Joins through json_each: for `(a, b) IN (VALUES ...)` SQLite would scan the whole index.
@@ -78,14 +78,14 @@ SELECT (
   SELECT json_group_array(json_array({in_json("r", REFUSAL_COLUMNS, _HEX)}))
   FROM json_each(?3) AS asked CROSS JOIN refusals AS r
   WHERE r.idem_key = asked.value ->> 0 AND r.wallet_id = asked.value ->> 1
-    AND r.caller = asked.value ->> 2 AND r.method = asked.value ->> 3 AND r.at > ?4
+    AND r.caller = asked.value ->> 2 AND r.method = asked.value ->> 3
 ), (
   SELECT json_group_array(json_array({prefixed("r", RESERVATION_COLUMNS)}))
-  FROM json_each(?5) AS asked CROSS JOIN reservations AS r
+  FROM json_each(?4) AS asked CROSS JOIN reservations AS r
   WHERE r.wallet_id = asked.value ->> 0 AND r.number = asked.value ->> 1
 ), (
   SELECT json_group_array(json_array(asked.key, {prefixed("r", RESERVATION_COLUMNS)}))
-  FROM json_each(?6) AS asked CROSS JOIN transactions AS t CROSS JOIN reservations AS r
+  FROM json_each(?5) AS asked CROSS JOIN transactions AS t CROSS JOIN reservations AS r
   WHERE t.idem_key = asked.value ->> 0 AND t.wallet_id = asked.value ->> 1
     AND t.caller = asked.value ->> 2 AND t.method = asked.value ->> 3
     AND r.wallet_id = t.wallet_id AND r.number = t.reservation

@@ -1,8 +1,8 @@
 """One group: lock, known?, rule, write; all in one database transaction.
 
 The wallets are locked first, in a statement of its own; only then are the time, the keys, reservations,
-lots, counters and what is due read: on PostgreSQL each statement has its own snapshot, and what was read
-before the lock may be older than it.
+lots, counters and what is due read: on PostgreSQL each statement has its own snapshot, also of those that
+are sent in one round trip, and what was read before the lock may be older than it.
 """
 
 from __future__ import annotations
@@ -69,14 +69,10 @@ class Group:
 
     def _load(self) -> None:
         working = self.working
-        wallet_ids = sorted({o.wallet_id for o in self._operations if not o.opens_wallet})
-        if wallet_ids:
-            # The lock of I3 and I7: from here to the commit nobody else changes these wallets.
-            self._statements.lock_wallets(self._driver, wallet_ids)
-        working.now = self._statements.clock(self._driver)
         if not self._operations:
+            working.now = self._statements.clock(self._driver)
             return
-        self._load_rows(wallet_ids)
+        self._load_rows()
         expiring = self._load_due()
         self._load_counters()
         for due in expiring:
@@ -84,21 +80,22 @@ class Group:
             if not due.complete:
                 self._incomplete.add(due.wallet.wallet_id)
 
-    def _load_rows(self, wallet_ids: list[int]) -> None:
+    def _load_rows(self) -> None:
         working, operations = self.working, self._operations
         identities = {o.identity for o in operations if o.idempotency_key}
         reserves = list({o.reserve for o in operations if o.reserve is not None})
-        found = self._statements.load(
+        # The lock of I3 and I7: from here to the commit nobody else changes these wallets.
+        found = self._statements.lock_and_load(
             self._driver,
             Asked(
-                wallet_ids,
+                sorted({o.wallet_id for o in operations if not o.opens_wallet}),
                 identities=list(identities),
                 starting=[o.identity for o in operations if o.starts_work],
-                refused_since=working.now - REFUSAL_MEMORY,
                 reservations=list({(o.wallet_id, o.number) for o in operations if o.number is not None}),
                 reserves=reserves,
             ),
         )
+        working.now = found.now
         for row in found.wallets:
             wallet = rows.wallet_of(row)
             working.wallets[wallet.wallet_id] = wallet
@@ -109,8 +106,9 @@ class Group:
         for row in found.known:
             known = journal.Row(*row)
             working.known[known.idem_key or "", known.wallet_id, known.caller, known.method] = known
-        for key, wallet_id, caller, method, fingerprint, reason, facts in found.refusals:
-            self._answered[key, wallet_id, caller, method] = (fingerprint, revive(reason, facts))
+        for key, wallet_id, caller, method, fingerprint, reason, facts, at in found.refusals:
+            if at > working.now - REFUSAL_MEMORY:
+                self._answered[key, wallet_id, caller, method] = (fingerprint, revive(reason, facts))
         self._keep_reservations(found.reservations)
         for place, *row in found.made:
             reservation = rows.reservation_of(row)
