@@ -12,6 +12,7 @@ from sqlalchemy import LargeBinary, Text, text
 
 from oanim_server.database.columns import Asked
 from oanim_server.database.engine import Database, driver_of
+from oanim_server.database.migrate import migrate
 from oanim_server.database.tables import metadata
 from oanim_server.ledger.values import State
 from tests.ledger.driving import START
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from oanim_server.database.engine import Statements
+    from tests.postgresql import Cluster
 
 ROWS = 100_000
 HOT = 1
@@ -179,3 +181,22 @@ def test_no_hot_statement_and_no_page_reads_a_whole_table(large: Database) -> No
             for name, query in COLD.items()
         }
     assert {name: plan for name, plan in plans.items() if WHOLE.search(plan)} == {}
+
+
+def test_on_a_young_postgresql_hot_statements_look_by_keys_too(postgresql_cluster: Cluster) -> None:
+    """Their plans are made while tables are small and unknown, and are kept when they have grown."""
+    database = Database.open_postgresql(postgresql_cluster.create_database(), unsafe=True)
+    migrate(database)
+    with database.writing() as connection:
+        plans = {
+            (name, many): plan_of(connection, ask)
+            for many in (1, 30)
+            for name, ask in asked(database.statements, many).items()
+        }
+    database.close()
+    assert {name: plan for name, plan in plans.items() if WHOLE.search(plan)} == {}
+    loads = plans["lock_and_load", 30]
+    assert loads.count("uq_transactions_idem_key") == 2
+    assert loads.count("pk_reservations") == 2
+    assert "pk_lots" in plans["update_lots", 30]
+    assert all("Seq Scan" not in plan for plan in plans.values())

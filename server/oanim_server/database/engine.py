@@ -60,6 +60,11 @@ _NOTICED = {
     "tcp_user_timeout": 10_000,
 }
 
+# What a writer looks for it looks for by a key. The plans of its statements are made once and kept: on a
+# young database PostgreSQL would rather read the whole of a small table, and goes on with that when it has
+# grown, until it is analysed.
+_BY_KEY = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+
 # A duplicate is one of them: another replica wrote the same row first, and the next try sees it.
 _CONFLICTS = {"40001", "40P01", "55P03", "57014", "23505"}
 # The server is gone or going, this session is over, it takes no writes, or it has no room.
@@ -179,7 +184,7 @@ class Database:
             parsed,
             poolclass=NullPool,
             isolation_level="READ COMMITTED",
-            connect_args={**_NOTICED, "options": session},
+            connect_args={**_NOTICED, "options": f"{session} {_BY_KEY}"},
         )
         reading = create_engine(
             parsed,

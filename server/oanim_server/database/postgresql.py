@@ -85,6 +85,7 @@ def lock_and_load(driver: psycopg.Connection[Any], asked: Asked) -> Loaded:
     return loaded((told.fetchone() or (0,))[0], found.fetchone() or ())
 
 
+# `+ 0`: by its key, not by its wallet. Where wallets are young both find one row, and the plan is kept.
 _LOAD = f"""
 SELECT (
   SELECT coalesce(json_agg(json_build_array({in_json("w", WALLET_COLUMNS, _HEX)})), '[]')::text
@@ -92,9 +93,9 @@ SELECT (
 ), (
   SELECT coalesce(json_agg(json_build_array({in_json("t", TRANSACTION_COLUMNS, _HEX)})), '[]')::text
   FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::integer[])
-    AS asked (idem_key, wallet_id, caller, method)
-  JOIN transactions AS t USING (idem_key, wallet_id, caller, method)
-  WHERE t.idem_key IS NOT NULL
+    AS asked (idem_key, wallet, caller, method)
+  JOIN transactions AS t USING (idem_key, caller, method)
+  WHERE t.idem_key IS NOT NULL AND t.wallet_id + 0 = asked.wallet
 ), (
   SELECT coalesce(json_agg(json_build_array({in_json("r", REFUSAL_COLUMNS, _HEX)})), '[]')::text
   FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::integer[])
@@ -109,10 +110,10 @@ SELECT (
     json_agg(json_build_array(asked.place - 1, {prefixed("r", RESERVATION_COLUMNS)})), '[]'
   )::text
   FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::integer[]) WITH ORDINALITY
-    AS asked (idem_key, wallet_id, caller, method, place)
-  JOIN transactions AS t USING (idem_key, wallet_id, caller, method)
+    AS asked (idem_key, wallet, caller, method, place)
+  JOIN transactions AS t USING (idem_key, caller, method)
   JOIN reservations AS r ON r.wallet_id = t.wallet_id AND r.number = t.reservation
-  WHERE t.idem_key IS NOT NULL
+  WHERE t.idem_key IS NOT NULL AND t.wallet_id + 0 = asked.wallet
 ), (
   SELECT coalesce(json_agg(json_build_array({prefixed("l", LOT_COLUMNS)})), '[]')::text
   FROM lots AS l WHERE l.wallet_id = ANY(%s::bigint[]) AND l.closed = 0
@@ -241,11 +242,12 @@ def update_lots(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) ->
     return _insert(driver, _UPDATE_LOTS, rows, "iiiii")
 
 
+# `+ 0`: by their key, not by going through all that are open.
 _UPDATE_LOTS = """
 UPDATE lots AS l SET remaining_micros = n.remaining, held_micros = n.held, lapsed_micros = n.lapsed
 FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
   AS n (remaining, held, lapsed, wallet_id, lot)
-WHERE l.wallet_id = n.wallet_id AND l.lot = n.lot AND l.closed = 0
+WHERE l.wallet_id = n.wallet_id AND l.lot = n.lot AND l.closed + 0 = 0
 """
 
 
