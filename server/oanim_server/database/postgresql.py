@@ -7,8 +7,10 @@ and what must not be older than the lock is read after it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from oanim_server.database import tables
 from oanim_server.database.columns import (
@@ -369,11 +371,12 @@ _INSERT_TRANSACTIONS = _inserting("transactions", TRANSACTION_COLUMNS, _TRANSACT
 _INSERT_USAGE_ITEMS = _inserting("usage_items", USAGE_ITEM_COLUMNS, _USAGE_ITEM_KINDS)
 
 
-def _ints(values: Iterable[int | None]) -> str:
-    return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
+def _ints(values: Sequence[int | None]) -> str:
+    # As JSON writes them: null is NULL.
+    return "{" + orjson.dumps(values).decode()[1:-1] + "}"
 
 
-def _texts(values: Iterable[str | None]) -> str:
+def _texts(values: Sequence[str | None]) -> str:
     quoted = [
         "NULL" if value is None else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
         for value in values
@@ -381,13 +384,13 @@ def _texts(values: Iterable[str | None]) -> str:
     return "{" + ",".join(quoted) + "}"
 
 
-def _bytes(values: Iterable[bytes | None]) -> str:
+def _bytes(values: Sequence[bytes | None]) -> str:
     return (
         "{" + ",".join(["NULL" if value is None else '"\\\\x' + value.hex() + '"' for value in values]) + "}"
     )
 
 
-_LITERALS: dict[str, Callable[[Iterable[Any]], str]] = {"i": _ints, "t": _texts, "b": _bytes}
+_LITERALS: dict[str, Callable[[Sequence[Any]], str]] = {"i": _ints, "t": _texts, "b": _bytes}
 
 
 def _identities(identities: Sequence[tuple[str, int, int, int]]) -> tuple[str, str, str, str]:

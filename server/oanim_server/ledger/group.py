@@ -81,20 +81,10 @@ class Group:
                 self._incomplete.add(due.wallet.wallet_id)
 
     def _load_rows(self) -> None:
-        working, operations = self.working, self._operations
-        identities = {o.identity for o in operations if o.idempotency_key}
-        reserves = list({o.reserve for o in operations if o.reserve is not None})
+        working = self.working
+        asked = _asked(self._operations)
         # The lock of I3 and I7: from here to the commit nobody else changes these wallets.
-        found = self._statements.lock_and_load(
-            self._driver,
-            Asked(
-                sorted({o.wallet_id for o in operations if not o.opens_wallet}),
-                identities=list(identities),
-                starting=[o.identity for o in operations if o.starts_work],
-                reservations=list({(o.wallet_id, o.number) for o in operations if o.number is not None}),
-                reserves=reserves,
-            ),
-        )
+        found = self._statements.lock_and_load(self._driver, asked)
         working.now = found.now
         for row in found.wallets:
             wallet = rows.wallet_of(row)
@@ -113,7 +103,7 @@ class Group:
         for place, *row in found.made:
             reservation = rows.reservation_of(row)
             working.reservations[reservation.wallet_id, reservation.number] = reservation
-            self._made[reserves[place]] = reservation.number
+            self._made[asked.reserves[place]] = reservation.number
         # Of replays.
         made = {(row.wallet_id, row.reservation) for row in working.known.values() if row.reservation}
         missing = list(made - working.reservations.keys())
@@ -205,11 +195,11 @@ class Group:
 
     def _name_reservation(self, operation: Operation) -> None:
         """Give an operation that names its Reserve the number of what that made, before or in this group."""
-        if not isinstance(operation, OnReservation) or operation.reserve is None:
+        if not isinstance(operation, OnReservation) or (reserve := operation.reserve) is None:
             return
-        number = self._made.get(operation.reserve)
+        number = self._made.get(reserve)
         if number is None:
-            _, answer = self._answered.get(operation.reserve, (None, None))
+            _, answer = self._answered.get(reserve, (None, None))
             made = answer.reservation if isinstance(answer, Outcome) else None
             number = made.number if made is not None else 0
         operation.reservation = number
@@ -324,6 +314,23 @@ class Group:
         facts = {**refusal.facts(), "wallet_seq": refusal.wallet_seq}
         name = type(refusal).__name__
         return (wallet_id, caller, method, key, fingerprint, name, journal.compact(facts), self.working.now)
+
+
+def _asked(operations: Sequence[Operation]) -> Asked:
+    """What the operations need of what is stored."""
+    identities, starting, numbers, reserves = set(), [], set(), set()
+    for operation in operations:
+        if operation.idempotency_key:
+            identities.add(identity := operation.identity)
+            if operation.starts_work:
+                starting.append(identity)
+        if isinstance(operation, OnReservation):
+            if (reserve := operation.reserve) is not None:
+                reserves.add(reserve)
+            elif operation.reservation:
+                numbers.add((operation.wallet_id, operation.reservation))
+    wallet_ids = sorted({operation.wallet_id for operation in operations if not operation.opens_wallet})
+    return Asked(wallet_ids, list(identities), starting, list(numbers), list(reserves))
 
 
 def revive(reason: str, facts: str) -> Refusal:

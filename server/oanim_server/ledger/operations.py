@@ -87,16 +87,6 @@ class Operation:
         """Whether it makes its wallet."""
         return False
 
-    @property
-    def number(self) -> int | None:
-        """The reservation it names."""
-        return None
-
-    @property
-    def reserve(self) -> Identity | None:
-        """The Reserve that made the reservation, where it is named by that."""
-        return None
-
     def caps(self, working: WorkingSet) -> list[Cap]:  # noqa: ARG002 - most count under nothing of their own
         """What it counts under, besides what its reservation does."""
         return []
@@ -243,11 +233,8 @@ class OnReservation(Operation):
     reserve_key: str = ""
 
     @property
-    def number(self) -> int | None:
-        return None if self.reserve_key else self.reservation or None
-
-    @property
     def reserve(self) -> Identity | None:
+        """The Reserve that made the reservation, where it is named by that."""
         if not self.reserve_key:
             return None
         return (self.reserve_key, self.wallet_id, self.caller, Method.RESERVE)

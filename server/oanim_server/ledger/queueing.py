@@ -8,7 +8,7 @@ message, but where it is of one of its wallets.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -117,12 +117,12 @@ def take(queue: deque[Entry], most: int) -> list[Pending]:
     portion = PORTION if 0 < messages < len(queue) else most
     group: list[Pending] = []
     kept: list[Entry] = []
-    of_wallet: Counter[int] = Counter()
+    of_wallet: defaultdict[int, int] = defaultdict(int)
     # Wallets that something kept is of: what comes later waits behind it.
     behind: set[int] = set()
 
     def full(wallet_id: int) -> bool:
-        return wallet_id in behind or of_wallet[wallet_id] >= PER_WALLET
+        return wallet_id in behind or of_wallet.get(wallet_id, 0) >= PER_WALLET
 
     while queue and len(group) < most:
         entry = queue.popleft()

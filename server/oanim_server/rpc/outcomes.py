@@ -48,7 +48,7 @@ def reservation(facts: ReservationFacts) -> Fields:
     fields: Fields = {
         "reservation_id": f"{account}-{facts.number}",
         "account_id": account,
-        "state": facts.state.value,
+        "state": int(facts.state),
         "reserved_micros": facts.reserved_micros,
         "captured_micros": facts.captured_micros,
         "held_micros": facts.held_micros,

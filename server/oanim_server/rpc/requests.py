@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 async def reserve(request: wallet_service_pb2.ReserveRequest, call: Call, prices: Prices) -> Reserve:
     """A Reserve, with its line priced; what cannot be priced is refused at its turn, after its key."""
+    wallet_id, companion, under = _payer(request, call)
     fields: dict[str, Any] = {
-        **_payer(request, call),
+        "wallet_id": wallet_id,
+        "companion": companion,
+        "under": under,
         "caller": call.caller.account_id,
         "opener": call.caller.account_id,
         "api_key_id": call.caller.key_id,
@@ -30,7 +33,8 @@ async def reserve(request: wallet_service_pb2.ReserveRequest, call: Call, prices
         "labels": shape.labels(request.labels),
     }
     if shape.chosen("hold", request.WhichOneof("hold")) == "amount_micros":
-        return Reserve(**fields, amount_micros=shape.amount("amount_micros", request.amount_micros))
+        fields["amount_micros"] = shape.amount("amount_micros", request.amount_micros)
+        return Reserve(**fields)
     model = shape.model("line.model", request.line.model)
     quantity = shape.quantity("line.quantity", request.line.quantity)
     fields["asked"] = (model, quantity)
@@ -41,16 +45,20 @@ async def reserve(request: wallet_service_pb2.ReserveRequest, call: Call, prices
     return Reserve(**fields, amount_micros=quote.amount_micros, line=quote.line)
 
 
-def _payer(request: wallet_service_pb2.ReserveRequest, call: Call) -> dict[str, Any]:
-    """Whose wallet pays: the account that is named or, of a worker, that of the render that it works on."""
+def _payer(
+    request: wallet_service_pb2.ReserveRequest, call: Call
+) -> tuple[int, Held | None, tuple[int, int] | None]:
+    """Whose wallet pays, with what, under which lease: the account that is named or, of a worker, that of the
+    render that it works on.
+    """
     if call.caller.role is not Role.WORKER:
         if request.render_id or request.epoch:
             raise InvalidField(field="render_id", description="only a worker works on a render")
-        return {"wallet_id": call.account(request.account_id)}
+        return call.account(request.account_id), None, None
     claim = render_messages.claim("epoch", request.render_id, request.epoch, call)
     if request.account_id and call.account(request.account_id) != claim.wallet_id:
         raise InvalidField(field="account_id", description="the account of the render pays")
-    return {"wallet_id": claim.wallet_id, "companion": Held(claim), "under": (claim.number, claim.epoch)}
+    return claim.wallet_id, Held(claim), (claim.number, claim.epoch)
 
 
 def _under_lease(wallet_id: int, number: int, call: Call) -> UnderLease | None:
