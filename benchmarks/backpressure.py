@@ -36,6 +36,7 @@ ARRIVING, STALLED_SECONDS = 2_500, 3.0
 QUIET, NOISY = 100, 800
 # What takes the noisy one's burst first.
 DRAINING, DRAINING_SECONDS = 1_000, 1.0
+MAKING_SECONDS = 0.5
 
 
 def measure(store: Store, plan: Plan) -> list[Figure]:
@@ -112,11 +113,14 @@ def _tenants(one: Bed, section: str, plan: Plan) -> list[Figure]:
         quiet, noisy = (
             stack.enter_context(_tenant(one.server.address, account)) for account in one.accounts[:2]
         )
-        noisy.ask(what="paced", seconds=DRAINING_SECONDS, per_second=DRAINING)
         alone, beside, refused = [], [], 0
         for _ in range(plan.pressure_repetitions):
             found = quiet.ask(what="paced", seconds=seconds, per_second=QUIET)
-            noisy.begin(what="paced", seconds=seconds, per_second=NOISY)
+            # Each time: it has its burst again.
+            noisy.ask(what="paced", seconds=DRAINING_SECONDS, per_second=DRAINING)
+            noisy.begin(what="paced", seconds=seconds + MAKING_SECONDS, per_second=NOISY)
+            # It makes its calls before it sends the first: that is no work of the server's.
+            time.sleep(MAKING_SECONDS)
             found_beside = quiet.ask(what="paced", seconds=seconds, per_second=QUIET)
             limited = noisy.end()
             alone.append(found["p99_ms"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import json
 import sqlite3
 import time
@@ -18,6 +19,7 @@ import httpx
 from oanim_server.database.engine import Database
 from oanim_server.database.migrate import migrate
 from oanim_server.logs import FLUSH_SECONDS, CallLog
+from oanim_server.rpc.handlers import Handler
 from openanimate.metering.v1 import wallet_service_pb2 as wallet
 from tests.ledger.losing import Proxy
 from tests.postgresql import Cluster
@@ -196,3 +198,19 @@ def migrate_with(environment: dict[str, str], *, unsafe: bool = False) -> None:
     database = Database.open_postgresql(environment["OANIM_DATABASE_URL"], unsafe=unsafe)
     migrate(database)
     database.close()
+
+
+def test_a_refused_call_leaves_no_ring_of_objects_for_the_collector(tmp_path: Path) -> None:
+    """It would stop the server for as long as it takes to find those of some thousand refusals."""
+    with running({"OANIM_DATA": str(tmp_path)}) as server:
+        calls = Calls(server.channel, server.sign_up())
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(100):
+                calls.refused(calls.wallet.Reserve, wallet.ReserveRequest())
+            left = sum(isinstance(found, Handler) for found in gc.get_objects())
+        finally:
+            gc.enable()
+    # The last may be about to go.
+    assert left <= 2
