@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import pytest
 from sqlalchemy import insert, make_url, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from oanim_server.database.columns import Asked, Loaded
 from oanim_server.database.engine import Database, DatabaseError, driver_of, is_away
 from oanim_server.database.opening import open_database
 from oanim_server.database.tables import marks
@@ -220,3 +222,27 @@ def test_a_read_judges_by_a_time_that_its_snapshot_is_not_older_than(database: D
 
     while_the_snapshot_was_taken, before = database.read_now(times)
     assert before < while_the_snapshot_was_taken
+
+
+def test_a_group_reads_the_time_and_the_rows_after_its_lock(database: Database) -> None:
+    """In one round trip, too: what another replica commits meanwhile is seen, and lies before that time."""
+    statements = database.statements
+    with database.writing() as connection:
+        connection.execute(text("INSERT INTO accounts VALUES (7, 1, 'a', '', 1, 'k', '', 0)"))
+        connection.execute(text("INSERT INTO wallets VALUES (7, 5, 0, 0, 1, 1, '', 0, NULL, 0, 0)"))
+
+    def load() -> Loaded:
+        with database.writing() as connection:
+            return statements.lock_and_load(driver_of(connection), Asked([7], [], [], [], []))
+
+    with ThreadPoolExecutor(1) as other:
+        with database.writing() as connection:
+            statements.lock_wallets(driver_of(connection), [7])
+            loading = other.submit(load)
+            with pytest.raises(TimeoutError):
+                loading.result(0.5)
+            connection.execute(text("UPDATE wallets SET seq = 2"))
+            released = statements.clock(driver_of(connection))
+        loaded = loading.result(10)
+    assert loaded.now > released
+    assert [row[4] for row in loaded.wallets] == [2]

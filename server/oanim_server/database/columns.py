@@ -52,7 +52,6 @@ class Loaded(NamedTuple):
     """
 
     now: int
-
     wallets: Sequence[Sequence[Any]]
     known: Sequence[Sequence[Any]]
     refusals: Sequence[Sequence[Any]]

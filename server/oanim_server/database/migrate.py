@@ -26,7 +26,10 @@ def _config() -> Config:
 
 
 def migrate(database: Database, revision: str = "head") -> None:
-    """Run what is missing of the migrations. Two servers that start together: one waits for the other."""
+    """Run what is missing of the migrations, up to a revision.
+
+    Two servers that start together: one waits for the other.
+    """
     config = _config()
     with database.writing() as connection:
         if database.dialect == "postgresql":

@@ -1,8 +1,8 @@
 """The hot statements on PostgreSQL: lists travel as array literals that Python builds, and are unnested.
 
 The same names and signatures are in `sqlite.py`. Array literals built here cost less than half of what
-the driver's own adaptation of lists costs. Each statement has its own snapshot: `lock_wallets` runs first,
-and what must not be older than the lock is read after it.
+the driver's own adaptation of lists costs. Each statement has its own snapshot: the lock is taken first,
+and what must not be older than it is read after it.
 """
 
 from __future__ import annotations

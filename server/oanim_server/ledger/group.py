@@ -18,7 +18,7 @@ from oanim_server.ledger.cold import Cold
 from oanim_server.ledger.due import PORTION, Due, due_on, write_due
 from oanim_server.ledger.operations import Companion, OnReservation, Operation
 from oanim_server.ledger.refusals import REMEMBERED, IdempotencyKeyReused, Refusal
-from oanim_server.ledger.values import REFUSAL_MEMORY, Counter, Outcome
+from oanim_server.ledger.values import REFUSAL_MEMORY, Counter, Outcome, Reservation
 from oanim_server.ledger.working import Attempt, Identity, WorkingSet
 
 if TYPE_CHECKING:
@@ -99,21 +99,20 @@ class Group:
         for key, wallet_id, caller, method, fingerprint, reason, facts, at in found.refusals:
             if at > working.now - REFUSAL_MEMORY:
                 self._answered[key, wallet_id, caller, method] = (fingerprint, revive(reason, facts))
-        self._keep_reservations(found.reservations)
+        for row in found.reservations:
+            self._keep(row)
         for place, *row in found.made:
-            reservation = rows.reservation_of(row)
-            working.reservations[reservation.wallet_id, reservation.number] = reservation
-            self._made[asked.reserves[place]] = reservation.number
+            self._made[asked.reserves[place]] = self._keep(row).number
         # Of replays.
         made = {(row.wallet_id, row.reservation) for row in working.known.values() if row.reservation}
         missing = list(made - working.reservations.keys())
-        if missing:
-            self._keep_reservations(self._statements.load_reservations(self._driver, missing))
+        for row in self._statements.load_reservations(self._driver, missing) if missing else ():
+            self._keep(row)
 
-    def _keep_reservations(self, found: Sequence[Sequence[Any]]) -> None:
-        for row in found:
-            reservation = rows.reservation_of(row)
-            self.working.reservations[reservation.wallet_id, reservation.number] = reservation
+    def _keep(self, row: Sequence[Any]) -> Reservation:
+        reservation = rows.reservation_of(row)
+        self.working.reservations[reservation.wallet_id, reservation.number] = reservation
+        return reservation
 
     def _load_due(self) -> list[Due]:
         """What is due on each wallet, `PORTION` reservations in all: one with more leaves room for others."""
