@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import psycopg
 
-from oanim_server.database.engine import driver_of
+from oanim_server.database.engine import CACHE_PAGES, CACHED_PAGE_BYTES, PAGE_BYTES, driver_of
 from oanim_server.database.migrate import migrate
 from oanim_server.database.opening import open_database
 from tests.postgresql import Cluster
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from oanim_server.database.engine import Database
 
-PAGE_CACHE_BYTES = 256 << 20
 # As PostgreSQL ships it, but for as much of a cache as SQLite has, and room for the log of a fill.
 POSTGRESQL = {"shared_buffers": "256MB", "max_wal_size": "4GB", "max_connections": "300"}
 DURABLE = {
@@ -74,7 +73,8 @@ class SqliteStore:
         return 0.0
 
     def cache_bytes(self) -> int:
-        return min(PAGE_CACHE_BYTES, (self._data / "oanim.db").stat().st_size)
+        pages = (self._data / "oanim.db").stat().st_size // PAGE_BYTES
+        return min(CACHE_PAGES, pages) * CACHED_PAGE_BYTES
 
     @contextmanager
     def stalled(self) -> Iterator[None]:

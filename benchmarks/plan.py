@@ -54,7 +54,7 @@ FULL = Plan(
     reads=100,
     starts=7,
     memory_operations=1_000_000,
-    quiet_calls=400,
+    quiet_calls=1_000,
 )
 QUICK = Plan(
     name="quick",

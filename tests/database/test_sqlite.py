@@ -53,7 +53,7 @@ WRITING = {
     "journal_mode": "wal",
     "synchronous": 2,
     "foreign_keys": 1,
-    "cache_size": -262_144,
+    "cache_size": 101_680,
     "mmap_size": 0,
     "temp_store": 2,
     "wal_autocheckpoint": 2_000,

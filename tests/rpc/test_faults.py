@@ -19,6 +19,7 @@ import httpx
 from oanim_server.database.engine import Database
 from oanim_server.database.migrate import migrate
 from oanim_server.logs import FLUSH_SECONDS, CallLog
+from oanim_server.rpc.edge import CALLS_A_COLLECTION
 from oanim_server.rpc.handlers import Handler
 from openanimate.metering.v1 import wallet_service_pb2 as wallet
 from tests.ledger.losing import Proxy
@@ -215,6 +216,27 @@ def test_a_refused_call_leaves_no_ring_of_objects_for_the_collector(tmp_path: Pa
             gc.enable()
     # The last may be about to go.
     assert after - before <= 2
+
+
+def test_what_grpc_leaves_of_calls_is_collected_in_small_portions(tmp_path: Path) -> None:
+    """Without the collector's own count: it waits until there is enough to stop the server for 20 ms."""
+    with running({"OANIM_DATA": str(tmp_path)}) as server:
+        calls = Calls(server.channel, server.sign_up())
+        gc.collect()
+        gc.disable()
+        try:
+            before = left_of_calls()
+            for _ in range(2 * CALLS_A_COLLECTION):
+                calls.refused(calls.wallet.Reserve, wallet.ReserveRequest())
+            after = left_of_calls()
+        finally:
+            gc.enable()
+    assert after - before <= CALLS_A_COLLECTION
+
+
+def left_of_calls() -> int:
+    """How many calls have left what grpc knew of them."""
+    return sum(type(found).__name__ == "_HandlerCallDetails" for found in gc.get_objects())
 
 
 def open_calls() -> int:

@@ -42,9 +42,12 @@ T = TypeVar("T")
 READERS = 4
 # Two look-ups of keys, and the poll of those that were revoked.
 BRIEF_READERS = 3
-CACHE_KIB = 262_144
 CHECKPOINT_PAGES = 2_000
 PAGE_BYTES = 2_048
+# What a page in the cache takes: SQLite keeps headers beside it and malloc rounds both up. It counts a size
+# in bytes without most of that, so that 256 MB would be 320: the cache's size is told in pages.
+CACHED_PAGE_BYTES = 2_640
+CACHE_PAGES = 256 * 1_024 * 1_024 // CACHED_PAGE_BYTES
 # Every length of every hot statement, and room for the cold ones.
 PREPARED_STATEMENTS = 512
 
@@ -376,7 +379,7 @@ def _sqlite_writer(connection: sqlite3.Connection, _record: object) -> None:
         "journal_mode = WAL",
         "synchronous = FULL",
         "foreign_keys = ON",
-        f"cache_size = -{CACHE_KIB}",
+        f"cache_size = {CACHE_PAGES}",
         "mmap_size = 0",
         # A statement copies the pages that it changes to a journal of its own: by default into a file.
         "temp_store = MEMORY",
@@ -405,7 +408,7 @@ def _assert_sqlite(connection: Connection) -> None:
         "journal_mode": "wal",
         "synchronous": 2,
         "foreign_keys": 1,
-        "cache_size": -CACHE_KIB,
+        "cache_size": CACHE_PAGES,
         "temp_store": 2,
     }
     for pragma, value in expected.items():
