@@ -117,6 +117,26 @@ def test_the_order_of_one_wallet_is_the_order_of_arrival(ledger: Driven) -> None
     assert numbers == list(range(2, 702))
 
 
+def test_a_group_waits_for_those_who_were_answered_and_ask_again(ledger: Driven) -> None:
+    """Half of them take a moment: what has come back at once is no group of its own."""
+    wallet_id = ledger.open_wallet(10_000)
+    callers, times = 40, 20
+
+    async def ask(number: int) -> None:
+        for _ in range(times):
+            await ledger.ledger.submit(ledger.reserve(wallet_id, 1))
+            for _ in range(150 * (number % 2)):
+                await asyncio.sleep(0)
+
+    async def ask_all() -> None:
+        await asyncio.gather(*map(ask, range(callers)))
+
+    before = ledger.ledger.tally.groups
+    asyncio.run(ask_all())
+    # Two sets of callers that take turns would be twice as many.
+    assert ledger.ledger.tally.groups - before <= times * 5 // 4
+
+
 def test_a_loop_that_hangs_does_not_keep_the_next_group_waiting(ledger: Driven) -> None:
     wallet_id = ledger.open_wallet(1_000)
 
