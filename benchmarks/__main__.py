@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 from benchmarks import backpressure, growth, memory, meter, picture, reads, report, speed, starting
 from benchmarks.auditing import audit
-from benchmarks.bed import bed, interleaved
+from benchmarks.bed import bed, interleaved, people, served
 from benchmarks.by_hand import measuring as by_hand
 from benchmarks.databases import PostgresqlStore, SqliteStore, durable_cluster
 from benchmarks.plan import PLANS
-from benchmarks.server import UNLIMITED, Server
+from benchmarks.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,25 +50,29 @@ class Run:
         """Calls on a server of each database."""
         plan = self.plan
         for database in self._databases:
-            with (
-                self._stores(database, database) as (store, other),
-                bed(store, plan.wallets) as grouped,
-                bed(other, plan.wallets, {**UNLIMITED, "OANIM_GROUP": "1"}) as single,
-                ExitStack() as stack,
-            ):
-                growing = memory.Memory(grouped, plan)
-                with self._said(f"calls, {database}"):
-                    slots = speed.slots(grouped, single, plan) | meter.slots(grouped)
-                    if self._cluster is not None and database == "PostgreSQL":
-                        slots |= stack.enter_context(by_hand.written(self._cluster)).slots()
-                    ran = interleaved(slots, plan.warm_seconds, plan.slot_seconds, plan.repetitions)
-                self.figures += speed.figures(database, ran, plan) + meter.figures(database, ran)
-                if database == "PostgreSQL":
-                    self.figures += by_hand.figures(database, ran)
-                with self._said(f"memory, {database}"):
-                    self.figures += growing.figures()
-                if database == "SQLite":
-                    self.figures += starting.billing(grouped.server, grouped.accounts[0], plan)
+            # What Meter does in a slot is a hundred times what calls do: it has a database of its own.
+            with self._stores(database, database) as (store, other):
+                those = people(store, plan.wallets)
+                with (
+                    served(store, those) as calls,
+                    bed(other, plan.wallets) as streams,
+                    ExitStack() as stack,
+                ):
+                    growing = memory.Memory(streams, plan)
+                    with self._said(f"calls, {database}"):
+                        slots = speed.slots(calls, plan) | meter.slots(streams)
+                        if self._cluster is not None and database == "PostgreSQL":
+                            slots |= stack.enter_context(by_hand.written(self._cluster)).slots()
+                        ran = interleaved(slots, plan.warm_seconds, plan.slot_seconds, plan.repetitions)
+                    self.figures += speed.figures(database, ran, plan) + meter.figures(database, ran)
+                    if database == "PostgreSQL":
+                        self.figures += by_hand.figures(database, ran)
+                    with self._said(f"memory, {database}"):
+                        self.figures += growing.figures()
+                    if database == "SQLite":
+                        self.figures += starting.billing(calls.server, calls.accounts[0], plan)
+                with self._said(f"groups and single calls, {database}"):
+                    self.figures.append(speed.against_single(store, those, plan))
 
     def pressure(self) -> None:
         """More than a server can do."""

@@ -16,6 +16,7 @@ from oanim_server.accounts.values import Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from benchmarks.databases import Store
     from benchmarks.filling import Account
@@ -82,31 +83,53 @@ class Bed:
         return slot_of(told, server_seconds=server, database_seconds=database)
 
 
+class People(NamedTuple):
+    """Who a store was filled with: owners of wallets, and services that work for them."""
+
+    accounts: list[Account]
+    services: list[Account]
+
+
+def people(store: Store, wallets: int) -> People:
+    """Open so many wallets on a new store."""
+    with opened(store.settings) as database:
+        filler = Filler(database)
+        found = People(filler.open(Role.USER, wallets), filler.open(Role.SERVICE, SERVICES))
+        filler.close()
+    return found
+
+
 @contextmanager
+def served(
+    store: Store,
+    those: People,
+    settings: Mapping[str, str] = UNLIMITED,
+    *,
+    connections: int = CONNECTIONS,
+) -> Iterator[Bed]:
+    """A server on a store, and the load of its services before it."""
+    with (
+        Server(store, settings) as server,
+        Told(
+            "benchmarks.load",
+            address=server.address,
+            tokens=[service.token for service in those.services],
+            accounts=[account.text for account in those.accounts],
+            connections=connections,
+        ) as load,
+    ):
+        yield Bed(store, server, load, those.accounts)
+
+
 def bed(
     store: Store,
     wallets: int,
     settings: Mapping[str, str] = UNLIMITED,
     *,
     connections: int = CONNECTIONS,
-) -> Iterator[Bed]:
-    """A server on a new store with so many wallets, and the load of some services before it."""
-    with opened(store.settings) as database:
-        filler = Filler(database)
-        accounts = filler.open(Role.USER, wallets)
-        services = filler.open(Role.SERVICE, SERVICES)
-        filler.close()
-    with (
-        Server(store, settings) as server,
-        Told(
-            "benchmarks.load",
-            address=server.address,
-            tokens=[service.token for service in services],
-            accounts=[account.text for account in accounts],
-            connections=connections,
-        ) as load,
-    ):
-        yield Bed(store, server, load, accounts)
+) -> AbstractContextManager[Bed]:
+    """The same on a new store with so many wallets."""
+    return served(store, people(store, wallets), settings, connections=connections)
 
 
 def interleaved(slots: Mapping[str, Measure], warm_seconds: float, seconds: float, repetitions: int) -> Slots:

@@ -6,33 +6,34 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from benchmarks import targets
-from benchmarks.bed import middle, of
+from benchmarks.bed import middle, of, served
 from benchmarks.figures import Figure, ratios
+from benchmarks.server import UNLIMITED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.bed import Bed, Measure, Slot, Slots
+    from benchmarks.bed import Bed, Measure, People, Slot, Slots
+    from benchmarks.databases import Store
     from benchmarks.plan import Plan
 
 # Where groups meet a transaction per call, and what a user would write.
 COMPARED = 64
 
 
-def slots(bed: Bed, single: Bed, plan: Plan) -> dict[str, Measure]:
-    """What is run; `single` is the same server with groups of one operation."""
+def slots(bed: Bed, plan: Plan) -> dict[str, Measure]:
+    """What is run."""
     measured: dict[str, Measure] = {}
     for in_flight in plan.in_flight:
         measured[f"echo {in_flight}"] = partial(bed.slot, "echo", in_flight=in_flight)
         measured[f"many {in_flight}"] = partial(bed.slot, "pairs", in_flight=in_flight)
         measured[f"hot {in_flight}"] = partial(bed.slot, "pairs", in_flight=in_flight, hot=True)
-    measured["single"] = partial(single.slot, "pairs", in_flight=COMPARED)
     return measured
 
 
 def figures(database: str, ran: Slots, plan: Plan) -> list[Figure]:
     """What was found."""
-    section = f"Reserve and Commit, unary, {database}"
+    section = _section(database)
     found = []
     for hot in (False, True):
         for in_flight in plan.in_flight:
@@ -47,7 +48,7 @@ def figures(database: str, ran: Slots, plan: Plan) -> list[Figure]:
                     note=beside(calls, echo),
                 )
             )
-    calls, echo, single = ran[f"many {COMPARED}"], ran[f"echo {COMPARED}"], ran["single"]
+    calls, echo = ran[f"many {COMPARED}"], ran[f"echo {COMPARED}"]
     found.append(
         Figure(
             section=section,
@@ -58,16 +59,31 @@ def figures(database: str, ran: Slots, plan: Plan) -> list[Figure]:
             f"p50 {middle(calls, 'p50_ms'):.1f} of {middle(echo, 'p50_ms'):.1f}",
         )
     )
-    found.append(
-        Figure(
-            section=section,
-            name=f"groups against a transaction per call, {COMPARED} in flight",
-            values=ratios(of(calls, "a_second"), of(single, "a_second")),
-            target=targets.AGAINST_SINGLE,
-            note=beside(calls, single),
-        )
-    )
     return found
+
+
+def against_single(store: Store, those: People, plan: Plan) -> Figure:
+    """Groups, and groups of one operation, which are a transaction per call: by turns on one database."""
+    ran: Slots = {"groups": [], "single": []}
+    kinds = {"groups": UNLIMITED, "single": {**UNLIMITED, "OANIM_GROUP": "1"}}
+    for _ in range(plan.repetitions):
+        for kind, settings in kinds.items():
+            with served(store, those, settings) as bed:
+                if plan.warm_seconds:
+                    bed.slot("pairs", plan.warm_seconds, in_flight=COMPARED)
+                ran[kind].append(bed.slot("pairs", plan.slot_seconds, in_flight=COMPARED))
+    groups, single = ran["groups"], ran["single"]
+    return Figure(
+        section=_section(store.name),
+        name=f"groups against a transaction per call, {COMPARED} in flight",
+        values=ratios(of(groups, "a_second"), of(single, "a_second")),
+        target=targets.AGAINST_SINGLE,
+        note=beside(groups, single),
+    )
+
+
+def _section(database: str) -> str:
+    return f"Reserve and Commit, unary, {database}"
 
 
 def beside(calls: Sequence[Slot], other: Sequence[Slot]) -> str:
