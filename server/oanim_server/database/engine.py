@@ -395,12 +395,13 @@ def _sqlite_reader(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute(f"PRAGMA {pragma}").fetchall()
 
 
+# On the driver's own connection: a group of calls waits for this, and SQLAlchemy takes ten times as long.
 def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    driver_of(connection).execute("BEGIN IMMEDIATE")
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+    driver_of(connection).execute("BEGIN")
 
 
 def _assert_sqlite(connection: Connection) -> None:

@@ -59,9 +59,9 @@ _PACED = frozenset({"WalletService/Meter", "WalletService/StreamUsage"})
 
 
 # grpc.aio leaves a ring of six objects for the collector after every call. By the collector's own count
-# tens of thousands are looked through at once, which stops everybody for 20 ms; these take less than one.
-CALLS_A_COLLECTION = 250
-_OLDER, _OLDEST = 20, 1_000
+# tens of thousands are looked through at once, which stops everybody for 20 ms; these take two.
+CALLS_A_COLLECTION = 1_000
+_OLDER, _OLDEST = 20, 400
 
 
 class Limits(NamedTuple):
