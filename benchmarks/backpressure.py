@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from benchmarks import targets
-from benchmarks.bed import bed, interleaved, middle, of, slot_of
+from benchmarks.bed import interleaved, middle, of, people, served, slot_of
 from benchmarks.figures import Figure, ratios
 from benchmarks.streams import AT_ONCE
 from benchmarks.told import Told
@@ -41,7 +41,7 @@ MAKING_SECONDS = 0.5
 
 def measure(store: Store, plan: Plan) -> list[Figure]:
     """All of it, on a server of its own."""
-    with bed(store, plan.wallets, {}, connections=CONNECTIONS) as one:
+    with served(store, people(store, plan.wallets), {}, connections=CONNECTIONS) as one:
         section = f"Backpressure, {store.name}"
         return [
             *_closed(one, section, plan),

@@ -16,7 +16,6 @@ from oanim_server.accounts.values import Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
 
     from benchmarks.databases import Store
     from benchmarks.filling import Account
@@ -119,17 +118,6 @@ def served(
         ) as load,
     ):
         yield Bed(store, server, load, those.accounts)
-
-
-def bed(
-    store: Store,
-    wallets: int,
-    settings: Mapping[str, str] = UNLIMITED,
-    *,
-    connections: int = CONNECTIONS,
-) -> AbstractContextManager[Bed]:
-    """The same on a new store with so many wallets."""
-    return served(store, people(store, wallets), settings, connections=connections)
 
 
 def interleaved(slots: Mapping[str, Measure], warm_seconds: float, seconds: float, repetitions: int) -> Slots:

@@ -286,7 +286,7 @@ def _run(app: App, ready: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 def _quiet_collector() -> None:
-    """What was made at the start stays; what calls make dies by its count, and cycles are few."""
+    """What was made at the start stays; what calls make dies by its count, but for what the edge collects."""
     import gc
 
     gc.freeze()

@@ -20,7 +20,6 @@ from oanim_server.database.engine import Database
 from oanim_server.database.migrate import migrate
 from oanim_server.logs import FLUSH_SECONDS, CallLog
 from oanim_server.rpc.edge import CALLS_A_COLLECTION
-from oanim_server.rpc.handlers import Handler
 from openanimate.metering.v1 import wallet_service_pb2 as wallet
 from tests.ledger.losing import Proxy
 from tests.postgresql import Cluster
@@ -203,42 +202,31 @@ def migrate_with(environment: dict[str, str], *, unsafe: bool = False) -> None:
 
 def test_a_refused_call_leaves_no_ring_of_objects_for_the_collector(tmp_path: Path) -> None:
     """It would stop the server for as long as it takes to find those of some thousand refusals."""
-    with running({"OANIM_DATA": str(tmp_path)}) as server:
-        calls = Calls(server.channel, server.sign_up())
-        gc.collect()
-        gc.disable()
-        try:
-            before = open_calls()
-            for _ in range(100):
-                calls.refused(calls.wallet.Reserve, wallet.ReserveRequest())
-            after = open_calls()
-        finally:
-            gc.enable()
     # The last may be about to go.
-    assert after - before <= 2
+    assert left_by_refusals(tmp_path, 100, "UnaryUnary") <= 2
 
 
 def test_what_grpc_leaves_of_calls_is_collected_in_small_portions(tmp_path: Path) -> None:
     """Without the collector's own count: it waits until there is enough to stop the server for 20 ms."""
-    with running({"OANIM_DATA": str(tmp_path)}) as server:
+    left = left_by_refusals(tmp_path, 2 * CALLS_A_COLLECTION, "_HandlerCallDetails")
+    assert left <= CALLS_A_COLLECTION
+
+
+def left_by_refusals(data: Path, refusals: int, kind: str) -> int:
+    """How many more objects of a type there are after so many refused calls, while nobody else collects."""
+    with running({"OANIM_DATA": str(data)}) as server:
         calls = Calls(server.channel, server.sign_up())
         gc.collect()
         gc.disable()
         try:
-            before = left_of_calls()
-            for _ in range(2 * CALLS_A_COLLECTION):
+            before = alive(kind)
+            for _ in range(refusals):
                 calls.refused(calls.wallet.Reserve, wallet.ReserveRequest())
-            after = left_of_calls()
+            return alive(kind) - before
         finally:
             gc.enable()
-    assert after - before <= CALLS_A_COLLECTION
 
 
-def left_of_calls() -> int:
-    """How many calls have left what grpc knew of them."""
-    return sum(type(found).__name__ == "_HandlerCallDetails" for found in gc.get_objects())
-
-
-def open_calls() -> int:
-    """How many calls have not gone: of this server, and of others that tests share."""
-    return sum(isinstance(found, Handler) for found in gc.get_objects())
+def alive(kind: str) -> int:
+    """How many objects of a type the collector knows: of this server, and of others that tests share."""
+    return sum(type(found).__name__ == kind for found in gc.get_objects())

@@ -61,6 +61,7 @@ _PACED = frozenset({"WalletService/Meter", "WalletService/StreamUsage"})
 # grpc.aio leaves a ring of six objects for the collector after every call. By the collector's own count
 # tens of thousands are looked through at once, which stops everybody for 20 ms; these take two.
 CALLS_A_COLLECTION = 1_000
+# Which of these collections look through what was still in use at earlier ones, too.
 _OLDER, _OLDEST = 20, 400
 
 
@@ -210,5 +211,5 @@ class Edge(grpc.GenericRpcHandler):
 
 
 def _collect(times: int) -> None:
-    """Collect what calls have left: each time the youngest, seldom what was in use at those times."""
+    """Collect what calls have left, for the so many-th time."""
     gc.collect(2 if not times % _OLDEST else 1 if not times % _OLDER else 0)
