@@ -12,7 +12,7 @@ from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.exc import OperationalError
 
 from oanim_server.database import sqlite
-from oanim_server.database.engine import Database, DatabaseError, driver_of
+from oanim_server.database.engine import PAGE_BYTES, Database, DatabaseError, driver_of
 from oanim_server.database.migrate import migrate
 from oanim_server.database.tables import marks
 from tests.ledger.driving import Driven, batch
@@ -56,7 +56,7 @@ WRITING = {
     "cache_size": 101_680,
     "mmap_size": 0,
     "temp_store": 2,
-    "wal_autocheckpoint": 2_000,
+    "wal_autocheckpoint": 4_000,
 }
 
 
@@ -216,6 +216,19 @@ def test_the_wal_does_not_grow_without_end_under_load(sqlite_path: Path) -> None
         batch(ledger.ledger, [ledger.reserve(wallet_id, 1, labels={"x": "y" * 16_000}) for _ in range(150)])
         sizes.append(wal.stat().st_size)
     assert sqlite_path.stat().st_size > 40_000_000
-    # A group here is less than 4 MB; after 2,000 pages (8 MB) the writer checkpoints and begins anew.
+    # A group here is less than 4 MB; SQLite itself begins anew after 4,000 pages (8 MB).
     assert max(sizes) < 16_000_000
+    ledger.close()
+
+
+def test_the_wal_is_moved_between_groups_when_it_has_some_2000_pages(sqlite_path: Path) -> None:
+    """And not by SQLite at the end of a COMMIT, which would be after 4,000."""
+    ledger = Driven(Database.open_sqlite(sqlite_path)).start()
+    wallets = [ledger.open_wallet(10**9) for _ in range(60)]
+    wal = sqlite_path.with_name(sqlite_path.name + "-wal")
+    for _ in range(45):
+        batch(ledger.ledger, [ledger.reserve(w, 1) for w in wallets])
+    assert 500 < wal.stat().st_size / PAGE_BYTES < 3_000
+    # Its header counts how often it was begun anew.
+    assert 2 <= int.from_bytes(wal.read_bytes()[12:16], "big") <= 10
     ledger.close()

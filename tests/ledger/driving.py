@@ -400,7 +400,8 @@ class Driven:
 async def together(ledger: Ledger, works: Sequence[Any]) -> list[Any]:
     """Submit operations so that one group takes them all, in order; refusals come as values.
 
-    A first write keeps the committer busy until all of them are queued.
+    A first write keeps the committer busy until all of them are queued. An operation may come with what is to
+    be made of its outcome.
     """
     loop = asyncio.get_running_loop()
     begun, queued = asyncio.Event(), threading.Event()
@@ -411,14 +412,17 @@ async def together(ledger: Ledger, works: Sequence[Any]) -> list[Any]:
 
     busy = asyncio.ensure_future(ledger.write(wait))
     await begun.wait()
-    waiting = [
-        asyncio.ensure_future(ledger.submit(work) if isinstance(work, Operation) else ledger.write(work))
-        for work in works
-    ]
+    waiting = [asyncio.ensure_future(_submitted(ledger, work)) for work in works]
     await asyncio.sleep(0)
     queued.set()
     await busy
     return await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def _submitted(ledger: Ledger, work: Any) -> Any:
+    if isinstance(work, tuple):
+        return await ledger.answer(*work)
+    return await (ledger.submit(work) if isinstance(work, Operation) else ledger.write(work))
 
 
 def batch(ledger: Ledger, works: Sequence[Any]) -> list[Any]:

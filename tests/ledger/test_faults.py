@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -34,7 +35,6 @@ from tests.ledger.losing import Proxy, never_sent, not_answered, sent_late
 from tests.postgresql import Cluster
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection
@@ -151,6 +151,50 @@ def test_who_spoils_a_group_gets_faulty_and_its_neighbours_their_answers(
     assert not ledger.run(ledger.reserve(first, 20, key="spoils")).replayed
     assert ledger.wallet(first).held_micros == 70
     assert ledger.problems() == []
+
+
+def test_answers_that_were_made_before_a_commit_that_failed_are_not_given(ledger: Driven) -> None:
+    first, second = ledger.open_wallet(1_000), ledger.open_wallet(1_000)
+    made: list[Outcome] = []
+
+    def note(outcome: Outcome) -> int:
+        made.append(outcome)
+        return len(made)
+
+    spoiling = Recording(write=against_a_reference)
+    answers = batch(
+        ledger.ledger,
+        [
+            (ledger.reserve(first, 10), note),
+            ledger.reserve(first, 20, companion=spoiling),
+            (ledger.reserve(second, 30), note),
+        ],
+    )
+    assert isinstance(answers[1], Faulty)
+    # The first two were of the group that failed.
+    assert [answers[0], answers[2]] == [3, 4]
+    assert made[2] is not made[0]
+    assert [outcome.wallet for outcome in made[2:]] == [ledger.wallet(first), ledger.wallet(second)]
+
+
+def test_an_answer_that_cannot_be_made_is_told_to_its_caller_alone(ledger: Driven) -> None:
+    wallet_id = ledger.open_wallet(1_000)
+
+    def fail(_outcome: Outcome) -> int:
+        message = "no such word"
+        raise LookupError(message)
+
+    answers = batch(
+        ledger.ledger,
+        [
+            (ledger.reserve(wallet_id, 10), fail),
+            (ledger.reserve(wallet_id, 20), lambda outcome: outcome.wallet.held_micros),
+        ],
+    )
+    assert isinstance(answers[0], LookupError)
+    assert answers[1] == 30
+    assert ledger.wallet(wallet_id).held_micros == 30
+    assert ledger.ledger.tally.faults == 0
 
 
 def test_a_fault_is_logged_under_its_id_and_says_nothing_to_the_caller(
@@ -341,6 +385,43 @@ def test_a_group_whose_commit_is_not_answered_has_its_effects_once(
     assert [type(answer) for answer in answers] == [Outcome] * 6 + [InsufficientCredits] * 3 + [type(None)]
     for wallet_id in wallets:
         assert proxied.wallet(wallet_id) == WalletFacts(wallet_id, 1_000, 30, 0, 3, frozen=False)
+    assert proxied.problems() == []
+
+
+def test_answers_are_made_during_the_commit_and_are_those_of_what_was_committed(
+    proxied: Driven, proxy: Proxy, postgresql_url: str
+) -> None:
+    """The COMMIT is lost, and before the group is written again another server changes the wallet."""
+    wallet_id = proxied.open_wallet(1_000)
+    other = Driven(Database.open_postgresql(postgresql_url, unsafe=True)).start()
+    made: list[int] = []
+    both = threading.Event()
+    seen: list[bool] = []
+
+    def note(outcome: Outcome) -> int:
+        made.append(outcome.wallet.seq)
+        if len(made) == 2:
+            both.set()
+        return outcome.wallet.seq
+
+    def overtake(_message: bytes, server: socket.socket) -> None:
+        proxy.refusing = True
+        seen.append(both.wait(10))
+        server.shutdown(socket.SHUT_RDWR)
+        other.run(other.reserve(wallet_id, 1, key="another server"))
+        proxy.refusing = False
+
+    once = iter([overtake])
+
+    def lose_this(_connection: Connection, _now: int) -> None:
+        proxy.at_commit = next(once, None)
+
+    works = [(proxied.reserve(wallet_id, micros), note) for micros in (10, 20)]
+    answers = batch(proxied.ledger, [lose_this, *works])
+    other.close()
+    assert (seen, proxy.lost) == ([True], 1)
+    assert made == [2, 3, 3, 4]
+    assert answers[1:] == [3, 4]
     assert proxied.problems() == []
 
 

@@ -27,6 +27,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from oanim_server.database import postgresql, sqlite
+from oanim_server.database.wal import MOST_PAGES, Wal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,7 +43,6 @@ T = TypeVar("T")
 READERS = 4
 # Two look-ups of keys, and the poll of those that were revoked.
 BRIEF_READERS = 3
-CHECKPOINT_PAGES = 2_000
 PAGE_BYTES = 2_048
 # What a page in the cache takes: SQLite keeps headers beside it and malloc rounds both up. It counts a size
 # in bytes without most of that, so that 256 MB would be 320: the cache's size is told in pages.
@@ -132,6 +132,7 @@ class Database:
         self._writing = writing
         self._reading = reading
         self._lock: int | None = None
+        self._wal = Wal()
         self._warned = False
         self._connections: WeakSet[psycopg.Connection[Any]] = WeakSet()
         self._connecting = threading.Lock()
@@ -259,10 +260,10 @@ class Database:
         if self.dialect == "postgresql":
             connection.exec_driver_sql("SELECT pg_logical_emit_message(true, 'oanim', '')")
 
-    def checkpoint(self, connection: Connection | None) -> None:
-        """Move the WAL into the database while nothing else is to be done (SQLite)."""
+    def checkpoint(self, connection: Connection | None, *, idle: bool) -> None:
+        """Move SQLite's WAL into the database: where it is long, or nothing else is to be done."""
         if self.dialect == "sqlite" and connection is not None:
-            driver_of(connection).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            self._wal.checkpoint(driver_of(connection), idle=idle)
 
     def cut(self) -> None:
         """Hang up on a PostgreSQL that hangs: whoever waits for it is told that it is away, now and later."""
@@ -383,7 +384,7 @@ def _sqlite_writer(connection: sqlite3.Connection, _record: object) -> None:
         "mmap_size = 0",
         # A statement copies the pages that it changes to a journal of its own: by default into a file.
         "temp_store = MEMORY",
-        f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+        f"wal_autocheckpoint = {MOST_PAGES}",
         "busy_timeout = 5000",
     ):
         connection.execute(f"PRAGMA {pragma}").fetchall()

@@ -15,12 +15,12 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from oanim_server.database.engine import CommitUnknownError, driver_of, is_away, is_conflict, is_duplicate
-from oanim_server.ledger.group import DEFERRED, Group, Work
+from oanim_server.ledger.group import DEFERRED, Group
 from oanim_server.ledger.operations import Operation
 from oanim_server.ledger.queueing import Message, Pending, Place, take
 from oanim_server.ledger.refusals import (
@@ -32,13 +32,15 @@ from oanim_server.ledger.refusals import (
     Overloaded,
     Refusal,
 )
+from oanim_server.ledger.values import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sqlalchemy import Connection
 
     from oanim_server.database.engine import Database
+    from oanim_server.ledger.group import Work
     from oanim_server.ledger.queueing import Entry
 
 log = logging.getLogger(__name__)
@@ -124,11 +126,15 @@ class Committer:
         with self._awake:
             return sum(len(entry) if isinstance(entry, Message) else 1 for entry in self._queue)
 
-    def submit(self, work: Work) -> asyncio.Future[Any]:
-        """Queue an operation of the running event loop; the future has its outcome or its refusal."""
+    def submit(self, work: Work, answer: Callable[[Any], Any] | None = None) -> asyncio.Future[Any]:
+        """Queue an operation of the running event loop; the future has its outcome or its refusal.
+
+        :param answer: makes of the outcome what the future has instead. The event loop calls it while the
+            group is being committed, when it has nothing else to do, and again should that commit fail.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        self._enqueue(Pending(work, future, loop))
+        self._enqueue(Pending(work, future, loop, answer))
         return future
 
     def submit_all(self, works: Sequence[Operation | Refusal]) -> asyncio.Future[list[Any]]:
@@ -178,13 +184,13 @@ class Committer:
                 self._settle(group)
                 checkpointed = False
             elif not checkpointed:
-                self._checkpoint()
+                self._checkpoint(idle=True)
                 checkpointed = True
         self._disconnect()
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, *, idle: bool) -> None:
         try:
-            self._database.checkpoint(self._connection)
+            self._database.checkpoint(self._connection, idle=idle)
         except Exception:
             # A full disk must not end this thread: with it, every caller would wait for ever.
             log.exception("the checkpoint failed and is tried again")
@@ -193,7 +199,7 @@ class Committer:
     def _settle(self, group: list[Pending]) -> None:
         began = time.perf_counter()
         try:
-            answers = self._commit([pending.work for pending in group])
+            answers = self._commit(group)
         except BaseException as error:  # noqa: BLE001 - a bug here must not leave callers without an answer
             answers = [self._fault(error) for _ in group]
         seconds = time.perf_counter() - began
@@ -214,10 +220,11 @@ class Committer:
         except Exception:
             # Whoever looks on must not end this thread: with it, every caller would wait for ever.
             log.exception("a group is committed, and somebody who looks on failed")
-        if len(group) > 1 and (loop := group[0].loop) is not None:
-            self._give_way(loop, answered)
+        with self._give_way(group[0].loop if len(group) > 1 else None, answered):
+            self._checkpoint(idle=False)
 
-    def _give_way(self, loop: asyncio.AbstractEventLoop, answered: int) -> None:
+    @contextmanager
+    def _give_way(self, loop: asyncio.AbstractEventLoop | None, answered: int) -> Iterator[None]:
         """Let an event loop go on with what was answered and with what has arrived, before the next group.
 
         Both threads want the interpreter. A group that is taken at once is small, and has to wait for the
@@ -227,9 +234,13 @@ class Committer:
         """
         around = threading.Event()
         enough = BACK * (answered + len(self._queue))
-        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
-            loop.call_soon_threadsafe(self._turn, loop, TURNS, enough, around)
-            around.wait(TURNS_SECONDS)
+        until = time.monotonic() + TURNS_SECONDS
+        if loop is not None:
+            with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                loop.call_soon_threadsafe(self._turn, loop, TURNS, enough, around)
+        yield
+        if loop is not None and not loop.is_closed():
+            around.wait(until - time.monotonic())
             around.set()
 
     def _turn(
@@ -240,30 +251,31 @@ class Committer:
         elif not around.is_set():
             loop.call_soon(self._turn, loop, left - 1, enough, around)
 
-    def _commit(self, works: Sequence[Work]) -> list[Any]:
+    def _commit(self, pendings: Sequence[Pending]) -> list[Any]:
         """Run a group until its fate is known; one answer an operation: a value, or a refusal."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         for attempt in range(TRIES):
             try:
-                return self._transact(works, deadline)
+                return self._transact(pendings, deadline)
             except CommitUnknownError:
                 self._disconnect()
-                return [OutcomeUnknown() for _ in works]
+                return [OutcomeUnknown() for _ in pendings]
             except Exception as error:  # noqa: BLE001 - every fault is told apart here, none is lost
                 # Whatever state a failed commit left the connection in, the next group has a new one.
                 self._disconnect()
                 if is_away(error):
-                    return [DatabaseAway() for _ in works]
+                    return [DatabaseAway() for _ in pendings]
                 if not is_conflict(error) or (attempt + 1 == TRIES and is_duplicate(error)):
-                    return self._one_by_one(works, error)
+                    return self._one_by_one(pendings, error)
                 self.tally.conflicts += 1
-        return [Conflict() for _ in works]
+        return [Conflict() for _ in pendings]
 
-    def _transact(self, works: Sequence[Work], deadline: float) -> list[Any]:
+    def _transact(self, pendings: Sequence[Pending], deadline: float) -> list[Any]:
         """One database transaction; again when its commit was not answered and is found not to be there.
 
         :raises CommitUnknownError: when that cannot be found out in time.
         """
+        works = [pending.work for pending in pendings]
         again = False
         while True:
             group: Group | None = None
@@ -275,6 +287,7 @@ class Committer:
                     if again:
                         # What it found done may have been written by the lost one: wait for the standby.
                         self._database.touch(connection)
+                    _have_made(pendings, group.answers)
                     self._database.commit(transaction)
             except CommitUnknownError:
                 self._disconnect()
@@ -298,19 +311,19 @@ class Committer:
     def _out_of_time(self, deadline: float) -> bool:
         return time.monotonic() >= min(deadline, self._give_up_at)
 
-    def _one_by_one(self, works: Sequence[Work], error: Exception) -> list[Any]:
+    def _one_by_one(self, pendings: Sequence[Pending], error: Exception) -> list[Any]:
         """One operation spoils the group: alone, the others get their answers, each wallet's in order."""
-        if len(works) == 1:
+        if len(pendings) == 1:
             return [self._fault(error)]
         answers: list[Any] = []
         waiting: set[int] = set()
-        for work in works:
-            wallet_id = work.wallet_id if isinstance(work, Operation) else None
+        for pending in pendings:
+            wallet_id = pending.work.wallet_id if isinstance(pending.work, Operation) else None
             if answers and isinstance(answers[-1], DatabaseAway):
                 # Each would wait for the database as long as the one before it.
                 answers.append(DatabaseAway())
                 continue
-            answer = DEFERRED if wallet_id in waiting else self._commit([work])[0]
+            answer = DEFERRED if wallet_id in waiting else self._commit([pending])[0]
             if answer is DEFERRED and wallet_id is not None:
                 waiting.add(wallet_id)
             answers.append(answer)
@@ -360,12 +373,34 @@ class Committer:
                 return found is not None and bytes(found[-1]) == last.link
 
 
+def _have_made(pendings: Sequence[Pending], outcomes: Sequence[Any]) -> None:
+    """Have event loops make answers while the commit is written. They are kept, and given after it.
+
+    The interpreter is free then, and so is the loop that waits for this group. One operation's answer is
+    made sooner than it is asked for.
+    """
+    batches: dict[asyncio.AbstractEventLoop, list[tuple[Pending, Any]]] = {}
+    if len(pendings) > 1:
+        for pending, outcome in zip(pendings, outcomes, strict=True):
+            if pending.loop is not None and pending.answer is not None and isinstance(outcome, Outcome):
+                batches.setdefault(pending.loop, []).append((pending, outcome))
+    for loop, batch in batches.items():
+        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            loop.call_soon_threadsafe(_make, batch)
+
+
+def _make(batch: Sequence[tuple[Pending, Outcome]]) -> None:
+    for pending, outcome in batch:
+        with suppress(Exception):  # it is made again when it is given, and whoever asked is told
+            pending.make(outcome)
+
+
 def _deliver(group: Sequence[Pending], answers: Sequence[Any]) -> int:
     """Hand each answer to whoever waits; one wake-up an event loop, not one an answer.
 
     :returns: how many calls and messages on event loops have their answers.
     """
-    batches: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
+    batches: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any, Pending]]] = {}
     for pending, answer in zip(group, answers, strict=True):
         if answer is DEFERRED:
             continue
@@ -373,11 +408,11 @@ def _deliver(group: Sequence[Pending], answers: Sequence[Any]) -> int:
         if isinstance(waiting, Place):
             whole = waiting.message.answer(waiting.number, answer)
             if whole is not None:
-                batches.setdefault(waiting.message.loop, []).append(whole)
+                batches.setdefault(waiting.message.loop, []).append((*whole, pending))
         elif isinstance(waiting, Future):
-            _resolve([(waiting, answer)])
+            _resolve([(waiting, answer, pending)])
         elif pending.loop is not None:
-            batches.setdefault(pending.loop, []).append((waiting, answer))
+            batches.setdefault(pending.loop, []).append((waiting, answer, pending))
     for loop, batch in batches.items():
         try:
             loop.call_soon_threadsafe(_resolve, batch)
@@ -386,11 +421,14 @@ def _deliver(group: Sequence[Pending], answers: Sequence[Any]) -> int:
     return sum(map(len, batches.values()))
 
 
-def _resolve(batch: Sequence[tuple[Any, Any]]) -> None:
-    for future, answer in batch:
+def _resolve(batch: Sequence[tuple[Any, Any, Pending]]) -> None:
+    for future, answer, pending in batch:
         if future.done():
             continue
         if isinstance(answer, Refusal | OutcomeUnknown):
             future.set_exception(answer)
         else:
-            future.set_result(answer)
+            try:
+                future.set_result(pending.made(answer))
+            except Exception as error:  # noqa: BLE001 - it is its caller's, and spoils nobody else's answer
+                future.set_exception(error)

@@ -85,6 +85,10 @@ class Ledger:
         """
         return cast("Outcome", await self._committer.submit(operation))
 
+    async def answer(self, operation: Operation, made: Callable[[Outcome], T]) -> T:
+        """`submit`, and what is made of the outcome: while the commit is written, and dropped if it fails."""
+        return cast("T", await self._committer.submit(operation, made))
+
     def submit_all(self, works: Sequence[Operation | Refusal]) -> asyncio.Future[list[Any]]:
         """Have operations decided in their order and committed; each one's outcome, or its refusal.
 

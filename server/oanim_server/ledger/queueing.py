@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from oanim_server.ledger.group import Work
+    from oanim_server.ledger.values import Outcome
 
 PER_WALLET = 250
 # How much of a message goes into a group that calls wait for, too: some 4 ms of theirs.
@@ -29,11 +30,26 @@ PORTION = 100
 
 @dataclass(slots=True)
 class Pending:
-    """An operation that waits, and who waits for it."""
+    """An operation that waits, and who waits for it; `answer` makes of its outcome what that wants."""
 
     work: Work
     future: asyncio.Future[Any] | Future[Any] | Place
     loop: asyncio.AbstractEventLoop | None
+    answer: Callable[[Outcome], Any] | None = None
+    # What was made, and of which outcome: a group that is run again has others.
+    _made: tuple[Outcome, Any] | None = None
+
+    def make(self, outcome: Outcome) -> None:
+        """Make the answer before it is asked for."""
+        if self.answer is not None and not self.future.cancelled():
+            self._made = (outcome, self.answer(outcome))
+
+    def made(self, outcome: Any) -> Any:
+        """The answer, of that outcome and no other."""
+        if self.answer is None:
+            return outcome
+        made = self._made
+        return made[1] if made is not None and made[0] is outcome else self.answer(outcome)
 
     @property
     def starts_work(self) -> bool:

@@ -1,8 +1,8 @@
 """What a servicer is told about the call it answers: who makes it, from where, and whose wallet it may touch.
 
-A servicer's methods take `(self, request, call)`: a unary one is a coroutine, a streaming one an async
-generator, and one that takes a stream gets an async iterator of requests. They raise refusals and nothing
-else.
+A servicer's methods take `(self, request, call)`: a unary one is a coroutine of a message or of its bytes, a
+streaming one an async generator of messages, and one that takes a stream gets an async iterator of requests.
+They raise refusals and nothing else.
 """
 
 from __future__ import annotations

@@ -323,7 +323,7 @@ class UnaryUnary(Handler):
                 response = await self.method.answer(request, self)
         else:
             response = await self.method.answer(request, self)
-        serialized: bytes = response.SerializeToString()
+        serialized: bytes = response if isinstance(response, bytes) else response.SerializeToString()
         return serialized
 
 

@@ -11,10 +11,12 @@ from oanim_server.rpc import messages, outcomes, requests, shape, streams
 from openanimate.metering.v1 import wallet_service_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+
+    from google.protobuf.message import Message
 
     from oanim_server.ledger.ledger import Ledger
-    from oanim_server.ledger.values import WalletFacts
+    from oanim_server.ledger.values import Outcome, WalletFacts
     from oanim_server.pricing.prices import Prices
     from oanim_server.rpc.call import Call
     from oanim_server.rpc.streams import Work
@@ -28,6 +30,19 @@ _GROUPINGS: dict[int, Grouping] = {
     pb.USAGE_GROUPING_API_KEY: Grouping.API_KEY,
     pb.USAGE_GROUPING_PROJECT: Grouping.PROJECT,
 }
+
+
+def _written(
+    message: Callable[..., Message], fields: Callable[[Outcome], outcomes.Fields]
+) -> Callable[[Outcome], bytes]:
+    """What makes of an outcome the bytes of its answer."""
+    return lambda outcome: message(**fields(outcome)).SerializeToString()
+
+
+_reserved = _written(pb.ReserveResponse, outcomes.reserved)
+_committed = _written(pb.CommitResponse, outcomes.committed)
+_released = _written(pb.ReleaseResponse, outcomes.released)
+_extended = _written(pb.ExtendResponse, outcomes.reserved)
 
 
 class WalletServicer:
@@ -51,21 +66,17 @@ class WalletServicer:
             async for facts in states:
                 yield pb.WatchWalletResponse(wallet=messages.wallet(facts))
 
-    async def Reserve(self, request: pb.ReserveRequest, call: Call) -> pb.ReserveResponse:
-        outcome = await self._ledger.submit(await requests.reserve(request, call, self._prices))
-        return pb.ReserveResponse(**outcomes.reserved(outcome))
+    async def Reserve(self, request: pb.ReserveRequest, call: Call) -> bytes:
+        return await self._ledger.answer(await requests.reserve(request, call, self._prices), _reserved)
 
-    async def Commit(self, request: pb.CommitRequest, call: Call) -> pb.CommitResponse:
-        outcome = await self._ledger.submit(requests.commit(request, call))
-        return pb.CommitResponse(**outcomes.committed(outcome))
+    async def Commit(self, request: pb.CommitRequest, call: Call) -> bytes:
+        return await self._ledger.answer(requests.commit(request, call), _committed)
 
-    async def Release(self, request: pb.ReleaseRequest, call: Call) -> pb.ReleaseResponse:
-        outcome = await self._ledger.submit(requests.release(request, call))
-        return pb.ReleaseResponse(**outcomes.released(outcome))
+    async def Release(self, request: pb.ReleaseRequest, call: Call) -> bytes:
+        return await self._ledger.answer(requests.release(request, call), _released)
 
-    async def Extend(self, request: pb.ExtendRequest, call: Call) -> pb.ExtendResponse:
-        outcome = await self._ledger.submit(requests.extend(request, call))
-        return pb.ExtendResponse(**outcomes.reserved(outcome))
+    async def Extend(self, request: pb.ExtendRequest, call: Call) -> bytes:
+        return await self._ledger.answer(requests.extend(request, call), _extended)
 
     async def GetReservation(
         self, request: pb.GetReservationRequest, call: Call
