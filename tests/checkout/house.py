@@ -28,7 +28,8 @@ from oanim_server.ledger.ids import new_account_id
 from oanim_server.ledger.ledger import Ledger
 from oanim_server.ledger.operations import Commit, OpenWallet, Release, Reserve
 from oanim_server.ledger.refusals import Refusal
-from oanim_server.ledger.values import DEFAULT_TTL, MICROS_PER_USD, SERVER, Note, WalletFacts
+from oanim_server.ledger.rows import lot_of, wallet_of
+from oanim_server.ledger.values import DEFAULT_TTL, MICROS_PER_USD, SERVER, Lot, Note, WalletFacts
 from oanim_server.web.returning import returning
 from oanim_server.web.serving import WebServer
 from oanim_server.web.webhook import PATH, Webhook
@@ -322,6 +323,13 @@ class House:
                 lambda connection: [tuple(r) for r in connection.execute(text(query), values)]
             )
         )
+
+    def lots(self, account_id: int) -> list[Lot]:
+        """All lots of an account, open and closed, by their numbers."""
+        [wallet] = self.select("SELECT * FROM wallets WHERE wallet_id = :w", w=account_id)
+        closed = self.select("SELECT * FROM lots WHERE wallet_id = :w", w=account_id)
+        lots = [*wallet_of(wallet).lots.values(), *(lot_of(row[1:]) for row in closed)]
+        return sorted(lots, key=lambda lot: lot.number)
 
     def sql(self, statement: str, **values: object) -> None:
         """Change rows behind everybody's back."""

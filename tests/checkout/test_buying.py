@@ -13,6 +13,7 @@ import stripe
 from oanim_server.checkout.refusals import PaymentsAway
 from oanim_server.checkout.stripe_api import PageOptions, Stripe
 from oanim_server.checkout.values import Purchase, Standing, State
+from oanim_server.ledger.values import Origin
 from tests.checkout.house import KEY, SIGNING, USD, House, Rest, event, reference
 
 if TYPE_CHECKING:
@@ -35,9 +36,10 @@ def test_fifty_dollars_are_fifty_five_in_credits_with_a_receipt(house: House, ti
     receipt, email = house.do(house.checkouts.receipt(account, purchase.token))
     assert (receipt.purchase, receipt.refunds, receipt.disputes) == (purchase, [], [])
     assert email == f"{account}@example.com" == charge["receipt_email"]
-    assert house.select("SELECT lot, origin, amount_micros, expires_at FROM lots ORDER BY lot") == [
-        (1, 3, 5 * USD, None),
-        (2, 2, 50 * USD, None),
+    lots = house.lots(account)
+    assert [(lot.number, lot.origin, lot.amount_micros, lot.expires_at) for lot in lots] == [
+        (1, Origin.BONUS, 5 * USD, None),
+        (2, Origin.PURCHASE, 50 * USD, None),
     ]
 
 

@@ -13,6 +13,7 @@ import pytest
 from oanim_server.checkout.values import State
 from oanim_server.ledger.operations import Release
 from oanim_server.ledger.refusals import InsufficientCredits
+from oanim_server.ledger.values import Origin
 from tests.checkout import house as at
 from tests.checkout.history import CREDITED, History, sold, told
 from tests.checkout.house import USD, House, Rest, Till, now_clock
@@ -294,13 +295,12 @@ def test_a_purchase_takes_back_of_its_own_lots_first(house: House) -> None:
     first, second = house.bought(account, 50), house.bought(account, 60)
     house.till.tell("refunds", of=first.session_id, amount=2_500)
     house.delivered()
-    query = "SELECT origin, remaining_micros FROM lots ORDER BY lot"
-    assert house.select(query) == [
-        (1, GRANT),
-        (3, 0),
-        (2, 27_500_000),
-        (3, 6 * USD),
-        (2, 60 * USD),
+    assert [(lot.origin, lot.remaining_micros) for lot in house.lots(account)] == [
+        (Origin.SIGN_UP, GRANT),
+        (Origin.BONUS, 0),
+        (Origin.PURCHASE, 27_500_000),
+        (Origin.BONUS, 6 * USD),
+        (Origin.PURCHASE, 60 * USD),
     ]
     assert house.now(second).reversed_micros == 0
 

@@ -229,7 +229,7 @@ def test_a_group_reads_the_time_and_the_rows_after_its_lock(database: Database) 
     statements = database.statements
     with database.writing() as connection:
         connection.execute(text("INSERT INTO accounts VALUES (7, 1, 'a', '', 1, 'k', '', 0)"))
-        connection.execute(text("INSERT INTO wallets VALUES (7, 5, 0, 0, 1, 1, '', 0, NULL, 0, 0)"))
+        connection.execute(text("INSERT INTO wallets VALUES (7, 5, 0, 0, 1, 1, '', 0, NULL, 0, 0, '[]')"))
 
     def load() -> Loaded:
         with database.writing() as connection:

@@ -10,9 +10,11 @@ from sqlalchemy import PrimaryKeyConstraint, Table, UniqueConstraint, text
 from sqlalchemy.exc import IntegrityError
 
 from oanim_server.database import postgresql, sqlite
-from oanim_server.database.engine import Database, Statements, driver_of
+from oanim_server.database.engine import Database, Statements
 from oanim_server.database.migrate import is_current, migrate
 from oanim_server.database.tables import metadata
+from oanim_server.ledger.rows import wallet_of, wallet_row
+from oanim_server.ledger.values import Lot, Origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,6 +126,9 @@ def test_a_migrated_database_is_current_and_migrating_it_again_changes_nothing(
     database.close()
 
 
+LINK = {"sqlite": "x''", "postgresql": "''"}
+
+
 def test_lots_with_nothing_left_are_closed_by_the_migration_and_stay_so(
     empty: Callable[[], Database],
 ) -> None:
@@ -132,23 +137,58 @@ def test_lots_with_nothing_left_are_closed_by_the_migration_and_stay_so(
     with database.writing() as connection:
         for statement in (
             "INSERT INTO accounts VALUES (7, 1, 'a', '', 1, 'k', '', 0)",
-            "INSERT INTO wallets VALUES (7, 5, 0, 0, 1, 1, {link}, 0, NULL, 2, 0)",
+            f"INSERT INTO wallets VALUES (7, 5, 0, 0, 1, 1, {LINK[database.dialect]}, 0, NULL, 2, 0)",
             "INSERT INTO lots VALUES (7, 1, 1, 9, 0, 0, 0, NULL, 1, 0), (7, 2, 1, 9, 5, 0, 0, NULL, 1, 0)",
         ):
-            link = "x''" if database.dialect == "sqlite" else "''"
-            connection.execute(text(statement.format(link=link)))
-    migrate(database)
+            connection.execute(text(statement))
+    migrate(database, "0005")
     with database.writing() as connection:
         closed = connection.execute(text("SELECT lot, closed FROM lots ORDER BY lot")).all()
         assert [tuple(row) for row in closed] == [(1, 1), (2, 0)]
-        driver, statements = driver_of(connection), database.statements
-        assert statements.update_lots(driver, [(3, 0, 0, 7, 1), (4, 0, 0, 7, 2)]).rowcount == 1
-        assert statements.close_lots(driver, [(2, 7, 1), (0, 7, 2)]).rowcount == 2
-        left = connection.execute(text("SELECT lot, remaining_micros, lapsed_micros, closed FROM lots"))
-        assert sorted(map(tuple, left)) == [(1, 0, 2, 1), (2, 0, 0, 1)]
         with pytest.raises(IntegrityError):
             connection.execute(text("UPDATE lots SET remaining_micros = 1"))
         connection.rollback()
+    database.close()
+
+
+def test_open_lots_are_moved_by_the_migration_and_closed_ones_stay(empty: Callable[[], Database]) -> None:
+    """5,000 wallets: a third each with no open lot, with one, and with two in an order of their own."""
+    database = empty()
+    migrate(database, "0005")
+    link = LINK[database.dialect]
+    many = range(1, 5_001)
+    with database.writing() as connection:
+        for statement in (
+            "INSERT INTO accounts VALUES (:w, 1, :name, '', 1, :name, '', 0)",
+            f"INSERT INTO wallets VALUES (:w, :w, 0, 0, 1, 1, {link}, 0, 77, 3, 0)",
+            "INSERT INTO lots VALUES (:w, 1, 1, 9, 0, 0, 0, NULL, 1, 4, 1)",
+        ):
+            connection.execute(text(statement), [{"w": w, "name": str(w)} for w in many])
+        lot = text("INSERT INTO lots VALUES (:w, :lot, 2, 1000000000000, :w, 1, 3, :expires_at, 1, 2, 0)")
+        opened = [
+            {"w": w, "lot": lot, "expires_at": 10**15 if lot == 3 else None}
+            for lot in (3, 2)
+            for w in many
+            if w % 3 >= 4 - lot
+        ]
+        connection.execute(lot, opened)
+    migrate(database)
+    with database.writing() as connection:
+        wallets = connection.execute(text("SELECT * FROM wallets ORDER BY wallet_id")).all()
+        lots = connection.execute(text("SELECT * FROM lots ORDER BY wallet_id")).all()
+    endless = "[2,2,1000000000000,{w},1,3,null,1,2]"
+    ending = "[3,2,1000000000000,{w},1,3,1000000000000000,1,2]"
+    text_of = {0: "[]", 1: f"[{ending}]", 2: f"[{endless},{ending}]"}
+    assert [(row.wallet_id, row.balance_micros, row.next_due_at, row.open_lots) for row in wallets] == [
+        (w, w, 77, text_of[w % 3].replace("{w}", str(w))) for w in many
+    ]
+    assert [tuple(row) for row in lots] == [(w, 1, 1, 9, 0, 0, 0, None, 1, 4) for w in many]
+    found = wallet_of(wallets[4])
+    assert list(found.lots.values()) == [
+        Lot(2, Origin.PURCHASE, 10**12, 5, 1, 3, None, 1),
+        Lot(3, Origin.PURCHASE, 10**12, 5, 1, 3, 10**15, 1),
+    ]
+    assert wallet_row(found)[-1] == wallets[4].open_lots
     database.close()
 
 

@@ -60,18 +60,15 @@ WRITING = {
 }
 
 
-def test_what_moves_money_leaves_the_indexes_of_what_is_due_and_of_what_is_open_alone(
-    database: Database,
-) -> None:
+def test_what_moves_money_leaves_the_index_of_what_is_due_alone(database: Database) -> None:
     """SQLite writes an entry again, a page at another place, though nothing of it is new."""
     migrate(database)
     with database.writing() as connection:
         noting = Noting(driver_of(connection))
-        sqlite.update_wallets(cast("sqlite3.Connection", noting), [(1, 0, 0, 2, 1, bytes(32), 1, 1)])
-        sqlite.update_lots(cast("sqlite3.Connection", noting), [(1, 0, 0, 1, 1)])
+        sqlite.update_wallets(cast("sqlite3.Connection", noting), [(1, 0, 0, 2, 1, bytes(32), "[]", 1, 1)])
         query = "SELECT rootpage, name FROM sqlite_master WHERE rootpage > 0"
         names = dict(noting.driver.execute(query).fetchall())
-    assert [names[root] for root in noting.written] == ["wallets", "lots"]
+    assert [names[root] for root in noting.written] == ["wallets"]
 
 
 class Noting:

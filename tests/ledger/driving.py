@@ -134,6 +134,11 @@ def open_account(connection: Connection, account_id: int) -> None:
     )
 
 
+def of_lots(former: str, forged: str) -> str:
+    """The statement that changes what wallets have of their open lots, where it is so."""
+    return f"UPDATE wallets SET open_lots = replace(open_lots, '{former}', '{forged}') WHERE 1 = 1"
+
+
 class Driven:
     """A started ledger on a migrated database; keys are made up where a test does not care for them."""
 

@@ -13,7 +13,7 @@ from oanim_server.ledger import audit_rows, journal
 from oanim_server.ledger.audit import AnchorError, audit
 from oanim_server.ledger.ids import account_text
 from oanim_server.ledger.values import DAY, SECOND, Line, Scope
-from tests.ledger.driving import batch
+from tests.ledger.driving import START, batch, of_lots
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,12 +113,9 @@ TAMPERED = {
         f"UPDATE wallets SET link = ({A_FINGERPRINT}) WHERE 1 = 1",
         "the head of the chain",
     ),
-    "what remains in a lot": (
-        "UPDATE lots SET remaining_micros = remaining_micros - 1 WHERE lot = 1",
-        "lot 1: remaining",
-    ),
-    "what is held of a lot": ("UPDATE lots SET held_micros = held_micros + 1 WHERE lot = 1", "lot 1: held"),
-    "a lot removed": ("DELETE FROM lots WHERE lot = 1", "lot 1: "),
+    "what remains in a lot": (of_lots(",1000,960,0,", ",1000,959,0,"), "lot 1: remaining"),
+    "what is held of a lot": (of_lots(",1000,960,0,", ",1000,960,1,"), "lot 1: held"),
+    "open lots removed": ("UPDATE wallets SET open_lots = '[]' WHERE 1 = 1", "lot 1: the journal knows it"),
     "a reservation's state": (
         "UPDATE reservations SET state = 2 WHERE number = 5",
         "reservation 5: state",
@@ -177,10 +174,10 @@ KNOWN_TO_THE_JOURNAL = {
     "the quantity that was captured": "UPDATE reservations SET captured_quantity = 1 WHERE number = 3",
     "until when it is held": "UPDATE reservations SET expires_at = expires_at + 1 WHERE number = 3",
     "what was not collected": "UPDATE reservations SET uncollected_micros = 1 WHERE number = 8",
-    "what a lot came in with": "UPDATE lots SET amount_micros = amount_micros + 1 WHERE lot = 1",
-    "when a lot is drawn": "UPDATE lots SET priority = priority + 1 WHERE lot = 1",
-    "until when a lot lasts": "UPDATE lots SET expires_at = 10 WHERE lot = 1",
-    "when a lot came in": "UPDATE lots SET created_at = created_at + 1 WHERE lot = 1",
+    "what a lot came in with": of_lots(",1000,960,0,", ",1001,960,0,"),
+    "when a lot is drawn": of_lots(",960,0,0,", ",960,0,1,"),
+    "until when a lot lasts": of_lots(",960,0,0,null,", ",960,0,0,10,"),
+    "when a lot came in": of_lots(",960,0,0,null,", ",960,0,0,null,1"),
     "whose hold it is": "UPDATE reservations SET opener = 0 WHERE number = 3",
     "which key opened it": "UPDATE reservations SET api_key_id = 'other' WHERE number = 3",
     "at which price": "UPDATE reservations SET price_micros = price_micros - 1 WHERE number = 3",
@@ -234,21 +231,28 @@ def test_a_row_that_cannot_be_read_is_a_problem_like_any_other(ledger: Driven, c
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        ("reservations SET parts = '[[1]]' WHERE number = 3", "reservation 3 cannot be read"),
-        ("reservations SET parts = '7' WHERE number = 3", "reservation 3 cannot be read"),
-        ('reservations SET parts = \'[["a","b"]]\' WHERE number = 3', "reservation 3 cannot be read"),
-        ("reservations SET scopes = 'x' WHERE number = 3", "reservation 3 cannot be read"),
-        ("reservations SET scopes = '[[]]' WHERE number = 3", "reservation 3 cannot be read"),
-        ("reservations SET labels = '[1]' WHERE number = 3", "reservation 3 cannot be read"),
-        ("reservations SET created_at = 4611686018427387904 WHERE number = 3", "reservation 3"),
-        ("lots SET origin = 9 WHERE lot = 1", "lot 1 cannot be read"),
+        ("UPDATE reservations SET parts = '[[1]]' WHERE number = 3", "reservation 3 cannot be read"),
+        ("UPDATE reservations SET parts = '7' WHERE number = 3", "reservation 3 cannot be read"),
+        ('UPDATE reservations SET parts = \'[["a","b"]]\' WHERE number = 3', "reservation 3 cannot be read"),
+        ("UPDATE reservations SET scopes = 'x' WHERE number = 3", "reservation 3 cannot be read"),
+        ("UPDATE reservations SET scopes = '[[]]' WHERE number = 3", "reservation 3 cannot be read"),
+        ("UPDATE reservations SET labels = '[1]' WHERE number = 3", "reservation 3 cannot be read"),
+        ("UPDATE reservations SET created_at = 4611686018427387904 WHERE number = 3", "reservation 3"),
+        (of_lots("[1,1,", "[1,9,"), "lot 1 cannot be read"),
+        (of_lots(",960,", ",null,"), "its open lots cannot be read"),
+        (of_lots(",960,", ",true,"), "its open lots cannot be read"),
+        (of_lots(",0],[2", "],[2"), "its open lots cannot be read"),
+        ("UPDATE wallets SET open_lots = 'nonsense' WHERE 1 = 1", "its open lots cannot be read"),
+        ("UPDATE wallets SET open_lots = '{}' WHERE 1 = 1", "its open lots cannot be read"),
+        ("UPDATE wallets SET open_lots = '[7]' WHERE 1 = 1", "its open lots cannot be read"),
+        ("UPDATE wallets SET open_lots = '' WHERE 1 = 1", "its open lots cannot be read"),
     ],
 )
 def test_a_lot_or_a_reservation_that_cannot_be_read_is_a_problem_and_the_audit_goes_on(
     ledger: Driven, change: str, found: str
 ) -> None:
     wallets = sorted(history(ledger) for _ in range(3))
-    ledger.sql(f"UPDATE {change} AND wallet_id = :w", w=wallets[1])
+    ledger.sql(f"{change} AND wallet_id = :w", w=wallets[1])
     for other in (wallets[0], wallets[2]):
         ledger.sql("UPDATE wallets SET debt_micros = 1 WHERE wallet_id = :w", w=other)
     problems = ledger.problems()
@@ -257,8 +261,64 @@ def test_a_lot_or_a_reservation_that_cannot_be_read_is_a_problem_and_the_audit_g
     assert any(problem.startswith(f"{account_text(wallets[1])}: {found}") for problem in problems), problems
 
 
+def with_a_closed_lot(ledger: Driven) -> int:
+    """The same history, and a third lot of which nothing is left."""
+    wallet_id = history(ledger)
+    ledger.credit(wallet_id, 5, lifetime=SECOND)
+    ledger.clock.forward(SECOND)
+    ledger.settle(wallet_id)
+    return wallet_id
+
+
+FIRST = [1, 1, 1_000, 960, 0, 0, None, START, 0]
+OTHER = [2, 1, 500, 30, 30, 0, START + 2 * SECOND, START, 450]
+THIRD = [3, 1, 5, 0, 0, 0, START + 4 * SECOND, START + 3 * SECOND, 5]
+
+
+def test_a_lot_is_open_in_the_wallets_row_until_nothing_is_left_of_it(ledger: Driven) -> None:
+    wallet_id = with_a_closed_lot(ledger)
+    assert ledger.problems() == []
+    assert ledger.rows("SELECT open_lots FROM wallets") == [(journal.compact([FIRST, OTHER]),)]
+    assert ledger.rows("SELECT * FROM lots") == [(wallet_id, *THIRD)]
+
+
+@pytest.mark.parametrize(
+    ("opened", "closed", "found"),
+    [
+        ([FIRST, OTHER, THIRD], [], ["lot 3: open: True is stored, False is right"]),
+        ([FIRST], [OTHER, THIRD], ["lot 2: open: False is stored, True is right"]),
+        ([FIRST, OTHER], [FIRST, THIRD], ["lot 1: it is there twice"]),
+        ([FIRST, OTHER, FIRST], [THIRD], ["lot 1: it is there twice"]),
+        (
+            [OTHER],
+            [THIRD],
+            [
+                "lot 1: the journal knows it, and it is neither open nor closed",
+                "given credits that expired: 455 is stored, -545 is right",
+                "row 1: what never changes of what it made was changed",
+            ],
+        ),
+        (
+            [[*FIRST[:-1], -5], [*OTHER[:-1], 455]],
+            [THIRD],
+            ["lot 1: its amounts are none that a lot can have"],
+        ),
+    ],
+)
+def test_a_lot_that_is_not_where_or_not_what_it_should_be_is_found(
+    ledger: Driven, opened: list[list[object]], closed: list[list[object]], found: list[str]
+) -> None:
+    wallet_id = with_a_closed_lot(ledger)
+    ledger.sql("UPDATE wallets SET open_lots = :opened", opened=journal.compact(opened))
+    ledger.sql("DELETE FROM lots")
+    for lot in closed:
+        values = ", ".join("NULL" if value is None else str(value) for value in (wallet_id, *lot))
+        ledger.sql(f"INSERT INTO lots VALUES ({values})")
+    assert ledger.problems() == [f"{account_text(wallet_id)}: {problem}" for problem in found]
+
+
 def test_rows_of_a_wallet_that_is_not_there_are_found(ledger: Driven) -> None:
-    wallets = sorted(history(ledger) for _ in range(3))
+    wallets = sorted(with_a_closed_lot(ledger) for _ in range(3))
     for wallet_id in (wallets[0], wallets[2]):
         without_constraints(ledger, f"DELETE FROM wallets WHERE wallet_id = {wallet_id}")
     assert ledger.problems() == [
@@ -351,15 +411,15 @@ def test_a_chain_that_was_written_anew_is_found_by_the_anchor(ledger: Driven, tm
 def test_a_tail_that_was_cut_off_is_found_by_the_anchor(ledger: Driven, tmp_path: Path) -> None:
     anchor = tmp_path / "anchor"
     wallet_id = ledger.open_wallet(1_000)
-    before = ledger.rows("SELECT seq, at, link, held_micros FROM wallets")[0]
+    before = ledger.rows("SELECT seq, at, link, held_micros, open_lots FROM wallets")[0]
     number = ledger.hold(wallet_id, 10)
     assert audit(ledger.database, anchor).problems == []
     ledger.sql("DELETE FROM transactions WHERE seq = :number", number=number)
     ledger.sql("DELETE FROM reservations")
-    ledger.sql("UPDATE lots SET held_micros = 0")
     ledger.sql(
-        "UPDATE wallets SET seq = :seq, at = :at, link = :link, held_micros = :held, next_due_at = NULL",
-        **dict(zip(("seq", "at", "link", "held"), before, strict=True)),
+        "UPDATE wallets SET seq = :seq, at = :at, link = :link, held_micros = :held, open_lots = :open_lots,"
+        " next_due_at = NULL",
+        **dict(zip(("seq", "at", "link", "held", "open_lots"), before, strict=True)),
     )
     assert audit(ledger.database).problems == []
     assert audit(ledger.database, anchor).problems == [
@@ -371,7 +431,7 @@ def test_a_wallet_that_is_gone_is_found_by_the_anchor(ledger: Driven, tmp_path: 
     anchor = tmp_path / "anchor"
     wallet_id, kept = ledger.open_wallet(1_000), ledger.open_wallet(9)
     assert audit(ledger.database, anchor).problems == []
-    for table in ("transactions", "lots", "wallets"):
+    for table in ("transactions", "wallets"):
         ledger.sql(f"DELETE FROM {table} WHERE wallet_id = :w", w=wallet_id)
     assert audit(ledger.database).problems == []
     assert audit(ledger.database, anchor).problems == [

@@ -12,7 +12,7 @@ from oanim_server.ledger.corrections import Adjust, Freeze, Grant
 from oanim_server.ledger.ids import account_text
 from oanim_server.ledger.values import DAY, SERVER, Note
 from oanim_server.ledger.windows import Period
-from tests.ledger.driving import START
+from tests.ledger.driving import START, of_lots
 from tests.ledger.selling import Disputed, Purchase, Refunded, Shop
 
 if TYPE_CHECKING:
@@ -105,15 +105,16 @@ TAMPERED = {
     ),
     "a credit removed": ("DELETE FROM purchase_credits WHERE number = 3", "credit 3: the journal knows it"),
     "what a lot lost to its expiry": (
-        "UPDATE lots SET lapsed_micros = lapsed_micros - 1 WHERE lot = 3",
+        of_lots(",33],[6,", ",32],[6,"),
         "bought credits that expired",
     ),
     "what a gift lost to its expiry": (
         "UPDATE lots SET lapsed_micros = lapsed_micros + 1 WHERE lot = 2",
         "given credits that expired",
     ),
-    "what kind of lot it is": ("UPDATE lots SET origin = 2 WHERE lot = 7", "row 18: what never changes"),
-    "what was reinstated": ("UPDATE lots SET amount_micros = 70 WHERE lot = 6", "row 16: what never changes"),
+    "what kind of lot it is": (of_lots("[7,4,", "[7,2,"), "row 18: what never changes"),
+    "what was reinstated": (of_lots("[6,6,44,", "[6,6,70,"), "row 16: what never changes"),
+    "what kind of lot it was": ("UPDATE lots SET origin = 2 WHERE lot = 4", "row 3: what never changes"),
     "a limit raised": ("UPDATE limits SET limit_micros = 501 WHERE api_key_id = 'k'", "limits: they are not"),
     "a limit as it once was": (
         "UPDATE limits SET limit_micros = 1000 WHERE api_key_id = 'k'",

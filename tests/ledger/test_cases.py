@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
+from oanim_server.ledger.group import Group, GuardError
 from oanim_server.ledger.operations import Refused
 from oanim_server.ledger.refusals import (
     AccountFrozen,
     AlreadyCommitted,
     AlreadyReleased,
     ExceedsReservation,
+    Faulty,
     IdempotencyKeyReused,
     InsufficientCredits,
     InvalidField,
@@ -20,6 +24,7 @@ from oanim_server.ledger.refusals import (
     SpendLimitExceeded,
 )
 from oanim_server.ledger.values import DAY, SECOND, SERVER, Line, Method, Outcome, Scope, State, WalletFacts
+from tests.ledger.driving import of_lots
 
 if TYPE_CHECKING:
     from oanim_server.ledger.values import ReservationFacts
@@ -47,6 +52,43 @@ def test_a_capture_consumes_the_parts_of_its_own_hold_whatever_came_later(ledger
     ledger.credit(wallet_id, 50, priority=-1)
     ledger.run(ledger.commit(wallet_id, number, 60))
     assert [(lot.number, lot.remaining_micros) for lot in ledger.lots(wallet_id)] == [(2, 50), (1, 40)]
+
+
+@pytest.mark.parametrize(
+    ("former", "forged"),
+    [
+        (",100,100,10,", ",100,100,3,"),
+        (",100,100,10,", ",100,9,10,"),
+        (",100,100,10,", ",100,105,10,"),
+        (",100,100,10,", ",0,100,10,"),
+        (",100,100,10,", ",1000000000001,100,10,"),
+        (",0]]", ",-1]]"),
+        (",0]]", ",5]]"),
+    ],
+    ids=[
+        "less than nothing would be held of it",
+        "more would be held of it than is left",
+        "more would be left of it than came in",
+        "nothing came in",
+        "more came in than one amount may be",
+        "less than nothing of it has expired",
+        "more would be left and expired than came in",
+    ],
+)
+def test_no_lot_is_written_with_what_none_can_have(ledger: Driven, former: str, forged: str) -> None:
+    wallet_id = ledger.open_wallet(100)
+    number = ledger.hold(wallet_id, 10)
+    ledger.sql(of_lots(former, forged))
+    before = ledger.rows("SELECT * FROM wallets")
+    capture = ledger.commit(wallet_id, number, 4, keep_rest=True)
+    with pytest.raises(GuardError, match="lot 1 "), ledger.database.writing() as connection:
+        Group(connection, ledger.database.statements, [capture]).run()
+    with pytest.raises(Faulty):
+        ledger.run(capture)
+    assert ledger.rows("SELECT * FROM wallets") == before
+    ledger.sql(of_lots(forged, former))
+    ledger.run(capture)
+    assert ledger.problems() == []
 
 
 def test_a_part_that_is_held_outlives_its_lot_and_can_be_charged(ledger: Driven) -> None:

@@ -17,7 +17,7 @@ from oanim_server.ledger.refusals import NotFound
 from oanim_server.ledger.values import DAY, SECOND, Line, Outcome, Scope, State, WalletFacts
 from oanim_server.ledger.windows import Period
 from tests.ledger.counting import statements_of_new_connections
-from tests.ledger.driving import START, Driven, batch
+from tests.ledger.driving import START, Driven, batch, of_lots
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -441,7 +441,7 @@ def test_the_sweeper_writes_what_is_due_on_every_wallet_and_forgets_old_refusals
 
 def break_wallet(ledger: Driven, wallet_id: int) -> None:
     """Have whatever is written on a wallet fail: what its lots hold is less than its holds have."""
-    ledger.sql("UPDATE lots SET held_micros = 0 WHERE wallet_id = :wallet_id", wallet_id=wallet_id)
+    ledger.sql(f"{of_lots(',100,100,10,', ',100,100,0,')} AND wallet_id = :wallet_id", wallet_id=wallet_id)
 
 
 def test_a_wallet_that_cannot_be_settled_keeps_none_behind_it_waiting(

@@ -45,7 +45,7 @@ class Asked(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """What was found, as rows in the order of the columns: `lots` are those of the wallets, the open ones.
+    """What was found, as rows in the order of the columns.
 
     `now` was read when the wallets were locked. `made` are reservations that were named by their Reserves:
     before each is its place in `reserves`.
@@ -57,7 +57,6 @@ class Loaded(NamedTuple):
     refusals: Sequence[Sequence[Any]]
     reservations: Sequence[Sequence[Any]]
     made: Sequence[Sequence[Any]]
-    lots: Sequence[Sequence[Any]]
 
 
 def loaded(now: int, found: Sequence[str]) -> Loaded:
@@ -65,13 +64,13 @@ def loaded(now: int, found: Sequence[str]) -> Loaded:
 
     JSON has no bytes: those columns come as hex.
     """
-    wallets, known, refusals, reservations, made, lots = map(orjson.loads, found)
+    wallets, known, refusals, reservations, made = map(orjson.loads, found)
     for rows, places in ((wallets, _WALLET_BYTES), (known, _TRANSACTION_BYTES), (refusals, _REFUSAL_BYTES)):
         for row in rows:
             for place in places:
                 if row[place] is not None:
                     row[place] = bytes.fromhex(row[place])
-    return Loaded(now, wallets, known, refusals, reservations, made, lots)
+    return Loaded(now, wallets, known, refusals, reservations, made)
 
 
 def _bytes_among(columns: Sequence[str]) -> tuple[int, ...]:

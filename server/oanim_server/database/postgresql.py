@@ -78,7 +78,6 @@ def lock_and_load(driver: psycopg.Connection[Any], asked: Asked) -> Loaded:
         *_identities(asked.starting),
         *numbers,
         *_identities(asked.reserves),
-        wallet_ids,
     )
     with driver.pipeline():
         driver.execute(_LOCK_WALLETS, (wallet_ids,))
@@ -116,9 +115,6 @@ SELECT (
   JOIN transactions AS t USING (idem_key, caller, method)
   JOIN reservations AS r ON r.wallet_id = t.wallet_id AND r.number = t.reservation
   WHERE t.idem_key IS NOT NULL AND t.wallet_id + 0 = asked.wallet
-), (
-  SELECT coalesce(json_agg(json_build_array({prefixed("l", LOT_COLUMNS)})), '[]')::text
-  FROM lots AS l WHERE l.wallet_id = ANY(%s::bigint[]) AND l.closed = 0
 )
 """
 
@@ -132,15 +128,6 @@ _LOAD_RESERVATIONS = f"""
 SELECT {prefixed("r", RESERVATION_COLUMNS)}
 FROM unnest(%s::bigint[], %s::bigint[]) AS asked (wallet_id, number)
 JOIN reservations AS r USING (wallet_id, number)
-"""
-
-
-def open_lots(driver: psycopg.Connection[Any], wallet_ids: Sequence[int]) -> Rows:
-    return driver.execute(_OPEN_LOTS, (_ints(wallet_ids),)).fetchall()
-
-
-_OPEN_LOTS = f"""
-SELECT {listed(LOT_COLUMNS)} FROM lots WHERE wallet_id = ANY(%s::bigint[]) AND closed = 0
 """
 
 
@@ -203,66 +190,41 @@ def insert_wallets(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]])
 
 
 def update_wallets(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
-    """Rows: balance, held, debt, seq, at, link, wallet_id, former seq."""
-    return _insert(driver, _UPDATE_WALLETS, rows, "iiiiibii")
+    """Rows: balance, held, debt, seq, at, link, open_lots, wallet_id, former seq."""
+    return _insert(driver, _UPDATE_WALLETS, rows, "iiiiibtii")
 
 
 _UPDATE_WALLETS = """
 UPDATE wallets AS w SET balance_micros = n.balance, held_micros = n.held, debt_micros = n.debt, seq = n.seq,
-  at = n.at, link = n.link
-FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bytea[], %s::bigint[],
-  %s::bigint[])
-  AS n (balance, held, debt, seq, at, link, wallet_id, former)
+  at = n.at, link = n.link, open_lots = n.open_lots
+FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bytea[], %s::text[],
+  %s::bigint[], %s::bigint[])
+  AS n (balance, held, debt, seq, at, link, open_lots, wallet_id, former)
 WHERE w.wallet_id = n.wallet_id AND w.seq = n.former
 """
 
 
 def rewrite_wallets(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
-    """Rows: balance, held, debt, seq, at, link, frozen, next_due_at, lots_made, limits, wallet_id,
-    former seq.
+    """Rows: balance, held, debt, seq, at, link, frozen, next_due_at, lots_made, limits, open_lots,
+    wallet_id, former seq.
     """
-    return _insert(driver, _REWRITE_WALLETS, rows, "iiiiibiiiiii")
+    return _insert(driver, _REWRITE_WALLETS, rows, "iiiiibiiiitii")
 
 
 _REWRITE_WALLETS = """
 UPDATE wallets AS w SET balance_micros = n.balance, held_micros = n.held, debt_micros = n.debt, seq = n.seq,
   at = n.at, link = n.link, frozen = n.frozen, next_due_at = n.next_due_at, lots_made = n.lots_made,
-  limits = n.limits
+  limits = n.limits, open_lots = n.open_lots
 FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bytea[], %s::bigint[],
-  %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
-  AS n (balance, held, debt, seq, at, link, frozen, next_due_at, lots_made, limits, wallet_id, former)
+  %s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::bigint[], %s::bigint[])
+  AS n (balance, held, debt, seq, at, link, frozen, next_due_at, lots_made, limits, open_lots, wallet_id,
+  former)
 WHERE w.wallet_id = n.wallet_id AND w.seq = n.former
 """
 
 
 def insert_lots(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
     return _insert(driver, _INSERT_LOTS, rows, _LOT_KINDS)
-
-
-def update_lots(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
-    """Rows: remaining, held, lapsed, wallet_id, lot; of lots that stay open."""
-    return _insert(driver, _UPDATE_LOTS, rows, "iiiii")
-
-
-# `+ 0`: by their key, not by going through all that are open.
-_UPDATE_LOTS = """
-UPDATE lots AS l SET remaining_micros = n.remaining, held_micros = n.held, lapsed_micros = n.lapsed
-FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
-  AS n (remaining, held, lapsed, wallet_id, lot)
-WHERE l.wallet_id = n.wallet_id AND l.lot = n.lot AND l.closed + 0 = 0
-"""
-
-
-def close_lots(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
-    """Rows: lapsed, wallet_id, lot; of lots with nothing left, or that were closed before."""
-    return _insert(driver, _CLOSE_LOTS, rows, "iii")
-
-
-_CLOSE_LOTS = """
-UPDATE lots AS l SET remaining_micros = 0, held_micros = 0, lapsed_micros = n.lapsed, closed = 1
-FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS n (lapsed, wallet_id, lot)
-WHERE l.wallet_id = n.wallet_id AND l.lot = n.lot
-"""
 
 
 def insert_reservations(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:

@@ -89,10 +89,6 @@ SELECT (
   WHERE t.idem_key = asked.value ->> 0 AND t.wallet_id = asked.value ->> 1
     AND t.caller = asked.value ->> 2 AND t.method = asked.value ->> 3
     AND r.wallet_id = t.wallet_id AND r.number = t.reservation
-), (
-  SELECT json_group_array(json_array({prefixed("l", LOT_COLUMNS)}))
-  FROM json_each(?1) AS asked CROSS JOIN lots AS l
-  WHERE l.wallet_id = asked.value AND l.closed = 0
 )
 """
 
@@ -105,17 +101,6 @@ _LOAD_RESERVATIONS = f"""
 SELECT json_group_array(json_array({prefixed("r", RESERVATION_COLUMNS)}))
 FROM json_each(?) AS asked CROSS JOIN reservations AS r
 WHERE r.wallet_id = asked.value ->> 0 AND r.number = asked.value ->> 1
-"""
-
-
-def open_lots(driver: sqlite3.Connection, wallet_ids: Sequence[int]) -> Rows:
-    return _gathered(driver, _OPEN_LOTS, wallet_ids)
-
-
-_OPEN_LOTS = f"""
-SELECT json_group_array(json_array({prefixed("l", LOT_COLUMNS)}))
-FROM json_each(?) AS asked CROSS JOIN lots AS l
-WHERE l.wallet_id = asked.value AND l.closed = 0
 """
 
 
@@ -181,29 +166,19 @@ def insert_wallets(driver: sqlite3.Connection, rows: Rows) -> Changed:
 
 
 def update_wallets(driver: sqlite3.Connection, rows: Rows) -> Changed:
-    """Rows: balance, held, debt, seq, at, link, wallet_id, former seq."""
+    """Rows: balance, held, debt, seq, at, link, open_lots, wallet_id, former seq."""
     return _UPDATE_WALLETS.run(driver, rows)
 
 
 def rewrite_wallets(driver: sqlite3.Connection, rows: Rows) -> Changed:
-    """Rows: balance, held, debt, seq, at, link, frozen, next_due_at, lots_made, limits, wallet_id,
-    former seq.
+    """Rows: balance, held, debt, seq, at, link, frozen, next_due_at, lots_made, limits, open_lots,
+    wallet_id, former seq.
     """
     return _REWRITE_WALLETS.run(driver, rows)
 
 
 def insert_lots(driver: sqlite3.Connection, rows: Rows) -> Changed:
     return _INSERT_LOTS.run(driver, rows)
-
-
-def update_lots(driver: sqlite3.Connection, rows: Rows) -> Changed:
-    """Rows: remaining, held, lapsed, wallet_id, lot; of lots that stay open."""
-    return _UPDATE_LOTS.run(driver, [(*row, 0) for row in rows])
-
-
-def close_lots(driver: sqlite3.Connection, rows: Rows) -> Changed:
-    """Rows: lapsed, wallet_id, lot; of lots with nothing left, or that were closed before."""
-    return _CLOSE_LOTS.run(driver, [(0, 0, 1, *row) for row in rows])
 
 
 def insert_reservations(driver: sqlite3.Connection, rows: Rows) -> Changed:
@@ -287,15 +262,9 @@ def _update(table: str, columns: Sequence[str], keys: Sequence[str]) -> _Bulk:
 
 
 _INSERT_WALLETS = _insert("wallets", WALLET_COLUMNS)
-_UPDATE_WALLETS = _update("wallets", WALLET_COLUMNS[1:7], ("wallet_id", "seq"))
+_UPDATE_WALLETS = _update("wallets", (*WALLET_COLUMNS[1:7], "open_lots"), ("wallet_id", "seq"))
 _REWRITE_WALLETS = _update("wallets", WALLET_COLUMNS[1:], ("wallet_id", "seq"))
 _INSERT_LOTS = _insert("lots", LOT_COLUMNS)
-_UPDATE_LOTS = _update(
-    "lots", ("remaining_micros", "held_micros", "lapsed_micros"), ("wallet_id", "lot", "closed")
-)
-_CLOSE_LOTS = _update(
-    "lots", ("remaining_micros", "held_micros", "closed", "lapsed_micros"), ("wallet_id", "lot")
-)
 _INSERT_RESERVATIONS = _insert("reservations", RESERVATION_COLUMNS)
 _UPDATE_RESERVATIONS = _update(
     "reservations",

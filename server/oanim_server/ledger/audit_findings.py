@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -27,14 +27,19 @@ class Findings:
         if expected != found:
             self.off(f"{what}: {found} is stored, {expected} is right")
 
-    def numbers(self, what: str, text: str, width: int) -> list[list[int]]:
-        """A list of lists of so many integers; anything else is a problem, and nothing."""
+    def numbers(self, what: str, text: str, width: int, or_null: int | None = None) -> list[list[Any]]:
+        """A list of lists of so many integers, one maybe null; anything else is a problem, and nothing."""
         try:
             found = orjson.loads(text)
         except ValueError:
             found = None
         if isinstance(found, list) and all(
-            isinstance(item, list) and len(item) == width and all(type(number) is int for number in item)
+            isinstance(item, list)
+            and len(item) == width
+            and all(
+                type(number) is int or (number is None and place == or_null)
+                for place, number in enumerate(item)
+            )
             for item in found
         ):
             return found

@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from oanim_server.database.columns import LOT_COLUMNS
 from oanim_server.ledger import journal, rows
 from oanim_server.ledger.audit_counts import Counts, Subject
 from oanim_server.ledger.audit_findings import Findings
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 _NOTED = (Kind.GRANT, Kind.ADJUSTMENT, Kind.FREEZE)
 # Lots that were paid from promotions, besides the bonus of a purchase.
 _GIFTS = (Origin.SIGN_UP, Origin.GRANT)
+# Where an open lot says when it expires, if it does.
+_EXPIRES_AT = LOT_COLUMNS.index("expires_at") - 1
 # Rows that a payment made.
 _PAID = (Kind.PURCHASE, Kind.REVERSAL, Kind.REINSTATEMENT)
 
@@ -89,6 +92,8 @@ class Check:
         self._off, self._same = self._findings.off, self._findings.same
         self._wallet = wallet
         self._anchored = anchored
+        # Numbers of lots, also of those that cannot be read.
+        self._seen: set[int] = set()
         self._lots: dict[int, Lot] = {}
         self._credits: dict[int, Credit] = {}
         self._stored: dict[Subject, list[int]] = {}
@@ -177,36 +182,45 @@ class Check:
         self._same(where + "held", row.held_micros, replay.held_micros)
         self._same(where + "lots less debt", replay.remaining_micros - row.debt_micros, replay.balance_micros)
 
-    def lots(self, found: Iterator[Any], replay: _Replay, holds: Holds) -> None:
+    def lots(self, open_lots: str, closed: Iterator[Any], replay: _Replay, holds: Holds) -> None:
         """I2: lots as the journal made and moved them, and as reservations keep parts of them."""
-        made = 0
-        due = [] if holds.next_expiry is None else [holds.next_expiry]
-        for values in found:
-            made = values[1]
-            where = f"lot {made}: "
-            self._report.lots += 1
-            remaining, held = replay.lots.pop(made, [0, 0])
-            with self._findings.reading(f"lot {made}"):
-                _, lot = rows.lot_of(values)
-                self._lots[made] = lot
-                self._same(where + "remaining", remaining, lot.remaining_micros)
-                self._same(where + "held", held, lot.held_micros)
-                self._same(where + "kept by reservations", holds.kept[made], lot.held_micros)
-                if lot.expires_at is not None and lot.free_micros:
-                    due.append(lot.expires_at)
+        for fields in self._findings.numbers("its open lots", open_lots, len(LOT_COLUMNS) - 1, _EXPIRES_AT):
+            self._lot(fields, replay, holds, is_open=True)
+        for row in closed:
+            self._lot(row[1:], replay, holds, is_open=False)
         for number in replay.lots:
-            self._off(f"lot {number}: the journal knows it, the table does not")
+            self._off(f"lot {number}: the journal knows it, and it is neither open nor closed")
         held_by_lots = sum(lot.held_micros for lot in self._lots.values())
         self._same("held by its lots", held_by_lots, self._wallet.held_micros)
-        self._same("lots that were made", made, self._wallet.lots_made)
+        self._same("lots that were made", max(self._seen, default=0), self._wallet.lots_made)
         given = sum(lot.lapsed_micros for lot in self._lots.values() if lot.origin.promotional)
         bought = sum(lot.lapsed_micros for lot in self._lots.values() if not lot.origin.promotional)
         of_gifts = sum(lot.amount_micros for lot in self._lots.values() if lot.origin in _GIFTS)
         self._same("given credits that expired", replay.otherwise[Account.PROMOTIONS] + of_gifts, given)
         self._same("bought credits that expired", replay.otherwise[Account.BREAKAGE], bought)
         next_due_at = self._wallet.next_due_at
+        due = [] if holds.next_expiry is None else [holds.next_expiry]
+        due += [at for lot in self._lots.values() if (at := lot.expires_at) is not None and lot.free_micros]
         if due and (next_due_at is None or next_due_at > min(due)):
             self._off(f"next due: {next_due_at} is stored, something is due at {min(due)}")
+
+    def _lot(self, fields: Sequence[Any], replay: _Replay, holds: Holds, *, is_open: bool) -> None:
+        number = fields[0]
+        where = f"lot {number}: "
+        self._report.lots += 1
+        if number in self._seen:
+            self._off(where + "it is there twice")
+            return
+        self._seen.add(number)
+        remaining, held = replay.lots.pop(number, [0, 0])
+        with self._findings.reading(f"lot {number}"):
+            lot = self._lots[number] = rows.lot_of(fields)
+            self._same(where + "remaining", remaining, lot.remaining_micros)
+            self._same(where + "held", held, lot.held_micros)
+            self._same(where + "kept by reservations", holds.kept[number], lot.held_micros)
+            self._same(where + "open", lot.remaining_micros > 0, is_open)
+            if not lot.sound:
+                self._off(where + "its amounts are none that a lot can have")
 
     def counters(self) -> None:
         """What spend scopes and limits count, from the work that counts under them."""

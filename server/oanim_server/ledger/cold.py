@@ -71,9 +71,9 @@ class Cold:
         return Credit(*self._connection.execute(query).one())
 
     def lot(self, wallet_id: int, number: int) -> Lot:
-        """A lot that has nothing left, and so was not loaded."""
+        """A lot that has closed, and so was not loaded."""
         query = select(lots).where(lots.c.wallet_id == wallet_id, lots.c.lot == number)
-        return rows.lot_of(self._connection.execute(query).one())[1]
+        return rows.lot_of(self._connection.execute(query).one()[1:])
 
     def limits(self, wallet_ids: Collection[int]) -> dict[int, list[Limit]]:
         """The limits of wallets: the account's first, then by key, the shortest period first."""

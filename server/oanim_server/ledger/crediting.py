@@ -260,7 +260,7 @@ def _new_lot(
         created_at=now,
     )
     wallet.lots[lot.number] = lot
-    working.new_lots[wallet.wallet_id, lot.number] = lot
+    working.changed_lots[wallet.wallet_id, lot.number] = lot
     wallet.debt_micros -= paid
     wallet.balance_micros += amount_micros
     working.due_at(wallet, lot.expires_at)

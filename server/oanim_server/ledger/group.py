@@ -90,9 +90,6 @@ class Group:
             wallet = rows.wallet_of(row)
             working.wallets[wallet.wallet_id] = wallet
             self._terms[wallet.wallet_id] = rows.terms_of(row)
-        for row in found.lots:
-            wallet_id, lot = rows.lot_of(row)
-            working.wallets[wallet_id].lots[lot.number] = lot
         for row in found.known:
             known = journal.Row(*row)
             working.known[known.idem_key or "", known.wallet_id, known.caller, known.method] = known
@@ -222,6 +219,7 @@ class Group:
     def _write(self) -> None:
         """Write all that was decided, in bulk; then see that the guards let through what was decided."""
         statements, working = self._statements, self.working
+        closed = self._closed_lots()
         with statements.together(self._driver):
             self._write_wallets()
             if working.rows:
@@ -230,7 +228,8 @@ class Group:
                 items = [rows.item_row(item) for item in working.new_items]
                 statements.insert_usage_items(self._driver, items)
             self._write_reservations()
-            self._write_lots()
+            if closed:
+                self._expect(statements.insert_lots, closed)
             if not working.changed_limits:
                 self._write_counters()
             if self._refused:
@@ -245,6 +244,16 @@ class Group:
             self._write_counters()
         self._cold.write_credits(working.new_credits.values(), working.changed_credits.values())
         self._cold.write_notes(working.notes)
+
+    def _closed_lots(self) -> list[tuple[Any, ...]]:
+        """Rows of the lots that have closed. All that changed are looked at: no check sees the open ones."""
+        closed = []
+        for (wallet_id, number), lot in self.working.changed_lots.items():
+            if not lot.sound:
+                raise GuardError(f"lot {number} would have amounts that no lot can have")
+            if not lot.remaining_micros:
+                closed.append((wallet_id, *rows.lot_fields(lot)))
+        return closed
 
     def _write_wallets(self) -> None:
         working = self.working
@@ -275,22 +284,6 @@ class Group:
                 for key, former in working.changed_reservations.items()
             ]
             self._expect(self._statements.update_reservations, changed)
-
-    def _write_lots(self) -> None:
-        working = self.working
-        if working.new_lots:
-            made = [rows.lot_row(wallet_id, lot) for (wallet_id, _), lot in working.new_lots.items()]
-            self._expect(self._statements.insert_lots, made)
-        updated, closed = [], []
-        for (wallet_id, number), lot in working.changed_lots.items():
-            if lot.remaining_micros:
-                updated.append((lot.remaining_micros, lot.held_micros, lot.lapsed_micros, wallet_id, number))
-            else:
-                closed.append((lot.lapsed_micros, wallet_id, number))
-        if updated:
-            self._expect(self._statements.update_lots, updated)
-        if closed:
-            self._expect(self._statements.close_lots, closed)
 
     def _write_counters(self) -> None:
         working = self.working

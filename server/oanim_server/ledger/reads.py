@@ -302,14 +302,11 @@ class Reads:
         return wallet, max(now, wallet.at)
 
     def _settled(self, connection: Connection, wallet: Wallet, time: int) -> WorkingSet:
-        """The wallet with its lots, and with what is due by a time applied, as it will be written."""
+        """The wallet with what is due by a time applied, as it will be written."""
         statements, driver = self._statements, driver_of(connection)
         cold = Cold(connection, statements)
         working = WorkingSet(time, cold)
         working.wallets[wallet.wallet_id] = wallet
-        for found in statements.open_lots(driver, [wallet.wallet_id]):
-            _, lot = rows.lot_of(found)
-            wallet.lots[lot.number] = lot
         if wallet.limits:
             working.limits = cold.limits([wallet.wallet_id])
             asked = [
@@ -349,12 +346,8 @@ class Reads:
 
         The first row that names a lot brings what came in, so that before all rows there is nothing in it.
         """
-        found = {
-            lot.number: lot
-            for _, lot in map(
-                rows.lot_of, connection.execute(select(lots).where(lots.c.wallet_id == wallet.wallet_id))
-            )
-        }
+        closed = connection.execute(select(lots).where(lots.c.wallet_id == wallet.wallet_id))
+        found = wallet.lots | {row.lot: rows.lot_of(row[1:]) for row in closed}
         query = select(transactions.c.lots).where(transactions.c.wallet_id == wallet.wallet_id)
         if seq <= wallet.seq - seq:
             query, sign = query.where(transactions.c.seq <= seq), 1

@@ -18,11 +18,12 @@ _STATES = {int(state): state for state in State}
 
 
 def wallet_of(row: Sequence[Any]) -> Wallet:
-    """A row of `wallets`."""
-    wallet_id, balance, held, debt, seq, at, link, frozen, next_due_at, lots_made, limits = row
+    """A row of `wallets`, with its open lots."""
+    wallet_id, balance, held, debt, seq, at, link, frozen, next_due_at, lots_made, limits, open_lots = row
     return Wallet(
-        wallet_id, balance, held, debt, seq, at, bytes(link), bool(frozen), next_due_at, lots_made, limits
-    )
+        wallet_id, balance, held, debt, seq, at, bytes(link), bool(frozen), next_due_at, lots_made, limits,
+        {lot[0]: lot_of(lot) for lot in orjson.loads(open_lots)},
+    )  # fmt: skip
 
 
 def wallet_row(wallet: Wallet) -> tuple[Any, ...]:
@@ -39,21 +40,19 @@ def wallet_row(wallet: Wallet) -> tuple[Any, ...]:
         wallet.next_due_at,
         wallet.lots_made,
         wallet.limits,
+        compact([lot_fields(lot) for lot in wallet.lots.values() if lot.remaining_micros]),
     )
 
 
-def lot_of(row: Sequence[Any]) -> tuple[int, Lot]:
-    """A row of `lots`, with its wallet."""
-    wallet_id, number, origin, amount, remaining, held, priority, expires_at, created_at, lapsed, _ = row
-    return wallet_id, Lot(
-        number, _ORIGINS[origin], amount, remaining, held, priority, expires_at, created_at, lapsed
-    )
+def lot_of(fields: Sequence[Any]) -> Lot:
+    """One of `open_lots`, or a row of `lots` without its wallet."""
+    number, origin, amount, remaining, held, priority, expires_at, created_at, lapsed = fields
+    return Lot(number, _ORIGINS[origin], amount, remaining, held, priority, expires_at, created_at, lapsed)
 
 
-def lot_row(wallet_id: int, lot: Lot) -> tuple[Any, ...]:
-    """What `insert_lots` takes."""
+def lot_fields(lot: Lot) -> tuple[Any, ...]:
+    """What `lot_of` reads."""
     return (
-        wallet_id,
         lot.number,
         int(lot.origin),
         lot.amount_micros,
@@ -63,7 +62,6 @@ def lot_row(wallet_id: int, lot: Lot) -> tuple[Any, ...]:
         lot.expires_at,
         lot.created_at,
         lot.lapsed_micros,
-        int(not lot.remaining_micros),
     )
 
 
@@ -145,13 +143,13 @@ def reservation_update(reservation: Reservation, former_seq: int) -> tuple[Any, 
 
 
 def terms_of(row: Sequence[Any]) -> tuple[Any, ...]:
-    """What few operations change of a row of `wallets`: all but the amounts and the head of the journal."""
-    return tuple(row[7:])
+    """What few operations change of a row of `wallets`: not the amounts, the journal's head, the lots."""
+    return tuple(row[7:-1])
 
 
 def wallet_update(row: Sequence[Any], former_seq: int) -> tuple[Any, ...]:
     """What `update_wallets` takes: it changes the row only if nobody else has since `former_seq`."""
-    return (*row[1:7], row[0], former_seq)
+    return (*row[1:7], row[-1], row[0], former_seq)
 
 
 def wallet_rewrite(row: Sequence[Any], former_seq: int) -> tuple[Any, ...]:

@@ -152,6 +152,15 @@ class Lot:
         """What no reservation holds."""
         return self.remaining_micros - self.held_micros
 
+    @property
+    def sound(self) -> bool:
+        """Whether its amounts are what a lot's can be: what the checks of `lots` ask of those that closed."""
+        return (
+            0 <= self.held_micros <= self.remaining_micros
+            and 0 <= self.lapsed_micros <= self.amount_micros - self.remaining_micros
+            and 1 <= self.amount_micros <= MAX_AMOUNT_MICROS
+        )
+
     def expired(self, now: int) -> bool:
         """Whether its life has ended; true at the instant itself."""
         return self.expires_at is not None and now >= self.expires_at

@@ -76,7 +76,7 @@ class Fetch(Protocol):
         """What the purchase of a lot credited."""
 
     def lot(self, wallet_id: int, number: int) -> Lot:
-        """A lot that has nothing left, and so was not loaded."""
+        """A lot that has closed, and so was not loaded."""
 
     def spent(
         self, wallet: Wallet, api_key_id: str, window: Window, without: Collection[int]
@@ -102,7 +102,7 @@ class WorkingSet:
         self.new_reservations: dict[tuple[int, int], Reservation] = {}
         self.changed_reservations: dict[tuple[int, int], int] = {}
         self.new_items: list[UsageItem] = []
-        self.new_lots: dict[tuple[int, int], Lot] = {}
+        # Also those that were made.
         self.changed_lots: dict[tuple[int, int], Lot] = {}
         self.changed_counters: set[CounterKey] = set()
         self.changed_limits: dict[tuple[int, str, Period], int | None] = {}
@@ -256,8 +256,7 @@ class WorkingSet:
         lot = wallet.lots[number]
         lot.remaining_micros += remaining_micros
         lot.held_micros += held_micros
-        if (wallet.wallet_id, number) not in self.new_lots:
-            self.changed_lots[wallet.wallet_id, number] = lot
+        self.changed_lots[wallet.wallet_id, number] = lot
         change = moved.get(number)
         if change is None:
             moved[number] = [remaining_micros, held_micros]

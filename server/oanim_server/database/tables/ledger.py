@@ -34,6 +34,9 @@ wallets = Table(
     Column("lots_made", Int64, nullable=False),
     # How many limits the owner has set: only where there are some are they looked up.
     Column("limits", Integer, nullable=False),
+    # JSON: the lots of which something remains, each a row of `lots` without the wallet. Beside the balance
+    # they are no page of their own. What the checks of `lots` ask is asked of them in the group.
+    Column("open_lots", Text, nullable=False, server_default=text("'[]'")),
     CheckConstraint("held_micros >= 0", "held"),
     CheckConstraint("debt_micros >= 0", "debt"),
     CheckConstraint("limits >= 0", "limits"),
@@ -47,6 +50,7 @@ partial_index(
     where="next_due_at IS NOT NULL",
 )
 
+# Lots that have closed: nothing remains of them, which is for ever.
 lots = Table(
     "lots",
     metadata,
@@ -61,21 +65,12 @@ lots = Table(
     Column("created_at", Int64, nullable=False),
     # What of it has expired: a refund counts that as taken.
     Column("lapsed_micros", Int64, nullable=False),
-    # 1 once nothing remains of it, which is for ever. The index asks this and not what remains: SQLite writes
-    # the entries of an index again whenever a column of its condition is set.
-    Column("closed", Integer, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("wallet_id", "lot"),
     CheckConstraint("0 <= held_micros AND held_micros <= remaining_micros", "held"),
     CheckConstraint("remaining_micros + lapsed_micros <= amount_micros", "remaining"),
     CheckConstraint("lapsed_micros >= 0", "lapsed"),
     CheckConstraint("amount_micros BETWEEN 1 AND 1000000000000", "amount"),
-    CheckConstraint("closed = 0 OR (closed = 1 AND remaining_micros = 0)", "closed"),
     sqlite_strict=True,
-)
-partial_index(
-    "ix_lots_open",
-    lots.c.wallet_id,
-    where="closed = 0",
 )
 
 reservations = Table(
