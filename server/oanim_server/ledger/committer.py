@@ -227,6 +227,8 @@ class Committer:
     def _give_way(self, loop: asyncio.AbstractEventLoop | None, answered: int) -> Iterator[None]:
         """Let an event loop go on with what was answered and with what has arrived, before the next group.
 
+        What is done inside the block is done meanwhile. Without a loop nobody is waited for.
+
         Both threads want the interpreter. A group that is taken at once is small, and has to wait for the
         loop after every step of a statement; half of the calls a second were lost to that. Whoever was
         answered often asks again: when nearly as much waits as before, there is little more to come. A loop
