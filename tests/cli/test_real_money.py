@@ -211,6 +211,16 @@ def test_a_limit_stops_work_and_says_what_to_do(user: Cli) -> None:
     assert answer(user.run("limits", "list", "--json")) == {"limits": []}
 
 
+def test_whoami_says_what_the_service_allows(user: Cli) -> None:
+    shown = user.run("whoami").out.splitlines()
+    allowed = answer(user.run("whoami", "--json"))["rate_limits"]
+    assert [line.split(None, 1)[1] if line[0] != " " else line.strip() for line in shown[3:6]] == [
+        f"{allowed['calls_per_second']} calls/s, {allowed['burst']} at once",
+        f"{allowed['open_streams']} open streams, {allowed['running_generations']} running generations",
+        f"{allowed['leased_renders']} renders at work, the others wait",
+    ]
+
+
 def test_every_limit_in_the_way_has_a_sentence(user: Cli) -> None:
     key_id = answer(user.run("whoami", "--json"))["api_key"]["key_id"]
     assert user.run("limits", "set", "--week", "0.02").exit_code == 0

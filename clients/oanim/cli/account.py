@@ -105,6 +105,7 @@ def whoami(client: Client) -> Answer:
             f"Key      {caller.api_key.key_id} ({caller.api_key.name}, {role})",
             f"Limits   {limits.calls_per_second} calls/s, {limits.burst} at once",
             f"         {limits.open_streams} open streams, {limits.running_generations} running generations",
+            f"         {limits.leased_renders} renders at work, the others wait",
             f"Server   {server}, version {caller.server_version}{sandbox}",
         ],
     )
