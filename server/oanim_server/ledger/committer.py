@@ -378,8 +378,8 @@ class Committer:
 def _have_made(pendings: Sequence[Pending], outcomes: Sequence[Any]) -> None:
     """Have event loops make answers while the commit is written. They are kept, and given after it.
 
-    The interpreter is free then, and so is the loop that waits for this group. One operation's answer is
-    made sooner than it is asked for.
+    The interpreter is free then, and so is the loop that waits for this group. For one operation, waking the
+    loop once more would cost more than making its answer afterwards.
     """
     batches: dict[asyncio.AbstractEventLoop, list[tuple[Pending, Any]]] = {}
     if len(pendings) > 1:
