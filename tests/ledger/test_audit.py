@@ -13,7 +13,7 @@ from oanim_server.ledger import audit_rows, journal
 from oanim_server.ledger.audit import AnchorError, audit
 from oanim_server.ledger.ids import account_text
 from oanim_server.ledger.values import DAY, SECOND, Line, Scope
-from tests.ledger.driving import START, batch, of_lots
+from tests.ledger.driving import START, batch, of_lots, unchecked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -252,6 +252,7 @@ def test_a_lot_or_a_reservation_that_cannot_be_read_is_a_problem_and_the_audit_g
     ledger: Driven, change: str, found: str
 ) -> None:
     wallets = sorted(history(ledger) for _ in range(3))
+    unchecked(ledger)
     ledger.sql(f"{change} AND wallet_id = :w", w=wallets[1])
     for other in (wallets[0], wallets[2]):
         ledger.sql("UPDATE wallets SET debt_micros = 1 WHERE wallet_id = :w", w=other)
@@ -309,6 +310,7 @@ def test_a_lot_that_is_not_where_or_not_what_it_should_be_is_found(
     ledger: Driven, opened: list[list[object]], closed: list[list[object]], found: list[str]
 ) -> None:
     wallet_id = with_a_closed_lot(ledger)
+    unchecked(ledger)
     ledger.sql("UPDATE wallets SET open_lots = :opened", opened=journal.compact(opened))
     ledger.sql("DELETE FROM lots")
     for lot in closed:

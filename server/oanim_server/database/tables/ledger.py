@@ -35,8 +35,14 @@ wallets = Table(
     # How many limits the owner has set: only where there are some are they looked up.
     Column("limits", Integer, nullable=False),
     # JSON: the lots of which something remains, each a row of `lots` without the wallet. Beside the balance
-    # they are no page of their own. What the checks of `lots` ask is asked of them in the group.
+    # they are no page of their own. What the checks of `lots` ask is asked of them in the group and, on
+    # PostgreSQL, here; a check of SQLite's cannot look into an array.
     Column("open_lots", Text, nullable=False, server_default=text("'[]'")),
+    CheckConstraint(
+        "NOT jsonb_path_exists(CAST(open_lots AS jsonb), 'strict $[*] ? (@[4] < 0 || @[4] > @[3] || @[8] < 0"
+        " || @[3] + @[8] > @[2] || @[2] < 1 || @[2] > 1000000000000)')",
+        "open_lots",
+    ).ddl_if(dialect="postgresql"),
     CheckConstraint("held_micros >= 0", "held"),
     CheckConstraint("debt_micros >= 0", "debt"),
     CheckConstraint("limits >= 0", "limits"),

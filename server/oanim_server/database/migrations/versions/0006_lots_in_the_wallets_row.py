@@ -20,6 +20,11 @@ _ARRAY = {
     # Nothing in it but numbers and nulls: every blank is between them.
     "postgresql": f"translate(json_agg(json_build_array({_FIELDS}))::text, E' \\n', '')",
 }
+# What the checks of lots ask, of each: held 4, remaining 3, amount 2, lapsed 8.
+_CHECK = (
+    "NOT jsonb_path_exists(CAST(open_lots AS jsonb), 'strict $[*] ? (@[4] < 0 || @[4] > @[3] || @[8] < 0"
+    " || @[3] + @[8] > @[2] || @[2] < 1 || @[2] > 1000000000000)')"
+)
 
 
 def upgrade() -> None:
@@ -35,3 +40,5 @@ def upgrade() -> None:
     op.drop_index("ix_lots_open", table_name="lots")
     # Its check goes with it.
     op.drop_column("lots", "closed")
+    if op.get_bind().dialect.name == "postgresql":
+        op.create_check_constraint("open_lots", "wallets", _CHECK)
