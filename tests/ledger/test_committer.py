@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from oanim_server.ledger.committer import Committer
+from oanim_server.ledger.committer import QUIET_SECONDS, Committer
 from oanim_server.ledger.refusals import Overloaded
 from oanim_server.ledger.values import SECOND, Line, Outcome, Scope
 from tests.ledger.counting import statements_of_new_connections
@@ -135,6 +135,32 @@ def test_a_group_waits_for_those_who_were_answered_and_ask_again(ledger: Driven)
     asyncio.run(ask_all())
     # Two sets of callers that take turns would be twice as many.
     assert ledger.ledger.tally.groups - before <= times * 5 // 4
+
+
+def test_messages_have_larger_groups_while_nobody_calls(open_database: Callable[[], Database]) -> None:
+    """Four times as large, once no call has come for a second; one that comes ends that at once."""
+    ledger = Driven(open_database(), group_limit=10).start()
+    groups: list[int] = []
+    ledger.ledger.tally.observe = lambda operations, _seconds: groups.append(operations)
+    wallet_id = ledger.open_wallet(1_000)
+
+    async def ask() -> list[int]:
+        groups.clear()
+        works = [ledger.reserve(wallet_id, 1) for _ in range(80)]
+        with busy(ledger):
+            message = ledger.ledger.submit_all(works)
+        assert {type(answer) for answer in await message} == {Outcome}
+        # Each group is told of after its answers: once another one was made, all of these were.
+        await asyncio.to_thread(ledger.ledger.run_write, lambda _connection, _now: None)
+        return [operations for operations in groups if operations > 1]
+
+    assert asyncio.run(ask()) == [10] * 8
+    time.sleep(QUIET_SECONDS)
+    assert asyncio.run(ask()) == [40, 40]
+    ledger.run(ledger.reserve(wallet_id, 1))
+    assert asyncio.run(ask()) == [10] * 8
+    assert ledger.problems() == []
+    ledger.close()
 
 
 def test_a_loop_that_hangs_does_not_keep_the_next_group_waiting(ledger: Driven) -> None:

@@ -46,6 +46,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GROUP = 1_000
+# Messages of streams that no call came beside for so long have larger groups: nobody waits for one operation.
+# A wallet's pages are then written once for several of its operations.
+BULK = 4
+QUIET_SECONDS = 1.0
 TRIES = 3
 # How long an operation whose commit is unknown waits for the database to say.
 PATIENCE_SECONDS = 30.0
@@ -81,6 +85,8 @@ class Committer:
     :param queue_limit: how many may wait before operations that start work are refused; commits and releases
         are taken up to twice as many. A message of a stream counts as one and is never refused: its stream
         has no other in the queue.
+    :param group_limit: the most operations of a group that a call may wait for; four times as many while for
+        a second there were only messages.
     """
 
     def __init__(
@@ -95,6 +101,7 @@ class Committer:
         self._changed = changed
         self._queue_limit = queue_limit
         self._group_limit = group_limit
+        self._called_at = -math.inf
         self._queue: deque[Entry] = deque()
         self._awake = threading.Condition()
         self._waiting = False
@@ -155,6 +162,8 @@ class Committer:
 
     def _enqueue(self, pending: Pending) -> None:
         limit = self._queue_limit if pending.starts_work else 2 * self._queue_limit
+        if pending.wallet_id:
+            self._called_at = time.monotonic()
         self._queue_up(pending, limit)
 
     def _queue_up(self, entry: Entry, limit: float = math.inf) -> None:
@@ -177,7 +186,7 @@ class Committer:
                     self._waiting = True
                     self._awake.wait(IDLE_SECONDS)
                     self._waiting = False
-                group = take(self._queue, self._group_limit)
+                group = take(self._queue, self._most())
                 if not group and not self._queue and self._stopping:
                     break
             if group:
@@ -187,6 +196,10 @@ class Committer:
                 self._checkpoint(idle=True)
                 checkpointed = True
         self._disconnect()
+
+    def _most(self) -> int:
+        quiet = time.monotonic() - self._called_at >= QUIET_SECONDS
+        return BULK * self._group_limit if quiet else self._group_limit
 
     def _checkpoint(self, *, idle: bool) -> None:
         try:
