@@ -1,10 +1,7 @@
 # Every command a contributor needs. Two are enough to start: `make demo` and `make test`.
 # Each builds .venv first, from hashed pins, and again when the pins change.
 
-# A distribution's own Python is built with profile-guided optimisation, what version managers build mostly is
-# not: a tenth of the ledger's time. So it goes first, where it is new enough and can make an environment.
-PYTHON ?= $(shell /usr/bin/python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' \
-	2>/dev/null && echo /usr/bin/python3 || echo python3)
+PYTHON ?= python3
 ARGS ?=
 # Where `make protos` writes; the test that compares the committed code points it elsewhere.
 PROTOS_OUT ?= clients
