@@ -137,30 +137,60 @@ def test_a_group_waits_for_those_who_were_answered_and_ask_again(ledger: Driven)
     assert ledger.ledger.tally.groups - before <= times * 5 // 4
 
 
-def test_messages_have_larger_groups_while_nobody_calls(open_database: Callable[[], Database]) -> None:
-    """Four times as large, once no call has come for a second; one that comes ends that at once."""
-    ledger = Driven(open_database(), group_limit=10).start()
+@pytest.fixture
+def small(open_database: Callable[[], Database]) -> Iterator[Driven]:
+    """A ledger whose groups have ten operations, where calls may wait for them."""
+    driven = Driven(open_database(), group_limit=10).start()
+    yield driven
+    driven.close()
+
+
+@contextmanager
+def groups_of(ledger: Driven) -> Iterator[list[int]]:
+    """How many operations each group of the block has, of those with more than one."""
     groups: list[int] = []
     ledger.ledger.tally.observe = lambda operations, _seconds: groups.append(operations)
-    wallet_id = ledger.open_wallet(1_000)
+    yield groups
+    # Each is told of after its answers: once another one was made, all of these were.
+    ledger.ledger.run_write(lambda _connection, _now: None)
+    groups[:] = [operations for operations in groups if operations > 1]
 
-    async def ask() -> list[int]:
-        groups.clear()
-        works = [ledger.reserve(wallet_id, 1) for _ in range(80)]
-        with busy(ledger):
-            message = ledger.ledger.submit_all(works)
-        assert {type(answer) for answer in await message} == {Outcome}
-        # Each group is told of after its answers: once another one was made, all of these were.
-        await asyncio.to_thread(ledger.ledger.run_write, lambda _connection, _now: None)
-        return [operations for operations in groups if operations > 1]
 
-    assert asyncio.run(ask()) == [10] * 8
+def test_messages_have_larger_groups_while_nobody_calls(small: Driven) -> None:
+    """Four times as large, once no call has come for a second; one that comes ends that at once."""
+    wallet_id = small.open_wallet(1_000)
+
+    async def ask() -> list[Any]:
+        works = [small.reserve(wallet_id, 1) for _ in range(80)]
+        with busy(small):
+            message = small.ledger.submit_all(works)
+        return await message
+
+    def asked() -> list[int]:
+        with groups_of(small) as groups:
+            assert {type(answer) for answer in asyncio.run(ask())} == {Outcome}
+        return groups
+
+    assert asked() == [10] * 8
     time.sleep(QUIET_SECONDS)
-    assert asyncio.run(ask()) == [40, 40]
-    ledger.run(ledger.reserve(wallet_id, 1))
-    assert asyncio.run(ask()) == [10] * 8
-    assert ledger.problems() == []
-    ledger.close()
+    assert asked() == [40, 40]
+    small.run(small.reserve(wallet_id, 1))
+    assert asked() == [10] * 8
+    assert small.problems() == []
+
+
+def test_calls_that_have_waited_for_long_are_no_larger_groups(small: Driven) -> None:
+    wallet_id = small.open_wallet(1_000)
+
+    async def ask() -> None:
+        with busy(small):
+            calls = [asyncio.create_task(small.ledger.submit(small.reserve(wallet_id, 1))) for _ in range(40)]
+            await asyncio.sleep(QUIET_SECONDS)
+        await asyncio.gather(*calls)
+
+    with groups_of(small) as groups:
+        asyncio.run(ask())
+    assert groups == [10] * 4
 
 
 def test_a_loop_that_hangs_does_not_keep_the_next_group_waiting(ledger: Driven) -> None:

@@ -199,7 +199,9 @@ class Committer:
 
     def _most(self) -> int:
         quiet = time.monotonic() - self._called_at >= QUIET_SECONDS
-        return BULK * self._group_limit if quiet else self._group_limit
+        # After a hang of the database, calls may have waited for longer than that.
+        alone = quiet and all(isinstance(entry, Message) for entry in self._queue)
+        return BULK * self._group_limit if alone else self._group_limit
 
     def _checkpoint(self, *, idle: bool) -> None:
         try:

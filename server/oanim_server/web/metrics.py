@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from oanim_server.ledger.ledger import Ledger
     from oanim_server.rendering.counts import Counts as RenderCounts
 
-_SIZES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000)
+_SIZES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_000, 4_000)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 
 
