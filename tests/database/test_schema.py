@@ -10,9 +10,11 @@ from sqlalchemy import PrimaryKeyConstraint, Table, UniqueConstraint, text
 from sqlalchemy.exc import IntegrityError
 
 from oanim_server.database import postgresql, sqlite
+from oanim_server.database.columns import WALLET_COLUMNS
 from oanim_server.database.engine import Database, Statements
 from oanim_server.database.migrate import is_current, migrate
 from oanim_server.database.tables import metadata
+from oanim_server.database.tables.schema import is_sqlites
 from oanim_server.ledger.rows import wallet_of, wallet_row
 from oanim_server.ledger.values import Lot, Origin
 
@@ -29,6 +31,7 @@ LEDGER = (
     "lots",
     "reservations",
     "transactions",
+    "journal_runs",
     "refusals",
     "spend_counters",
     "usage_days",
@@ -106,8 +109,11 @@ def schema(database: Database) -> list[Any]:
 def test_a_migrated_database_has_the_tables_and_nothing_else(empty: Callable[[], Database]) -> None:
     migrated, created = empty(), empty()
     migrate(migrated)
+    there = [
+        table for table in metadata.sorted_tables if created.dialect == "sqlite" or not is_sqlites(table)
+    ]
     with created.writing() as connection:
-        metadata.create_all(connection)
+        metadata.create_all(connection, there)
     assert schema(migrated) == schema(created)
     migrated.close()
     created.close()
@@ -183,7 +189,7 @@ def test_open_lots_are_moved_by_the_migration_and_closed_ones_stay(empty: Callab
         (w, w, 77, text_of[w % 3].replace("{w}", str(w))) for w in many
     ]
     assert [tuple(row) for row in lots] == [(w, 1, 1, 9, 0, 0, 0, None, 1, 4) for w in many]
-    found = wallet_of(wallets[4])
+    found = wallet_of(wallets[4][: len(WALLET_COLUMNS)])
     assert list(found.lots.values()) == [
         Lot(2, Origin.PURCHASE, 10**12, 5, 1, 3, None, 1),
         Lot(3, Origin.PURCHASE, 10**12, 5, 1, 3, 10**15, 1),

@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 from oanim_server.database import sqlite
 from oanim_server.database.engine import PAGE_BYTES, Database, DatabaseError, driver_of
 from oanim_server.database.migrate import migrate
+from oanim_server.database.places import Places
 from oanim_server.database.tables import marks
 from tests.ledger.driving import Driven, batch
 
@@ -65,7 +66,9 @@ def test_what_moves_money_leaves_the_index_of_what_is_due_alone(database: Databa
     migrate(database)
     with database.writing() as connection:
         noting = Noting(driver_of(connection))
-        sqlite.update_wallets(cast("sqlite3.Connection", noting), [(1, 0, 0, 2, 1, bytes(32), "[]", 1, 1)])
+        places = Places(0, [(1,)], {1: 1})
+        row = (1, 0, 0, 2, 1, bytes(32), "[]", 1, 1)
+        sqlite.update_wallets(cast("sqlite3.Connection", noting), [row], places)
         query = "SELECT rootpage, name FROM sqlite_master WHERE rootpage > 0"
         names = dict(noting.driver.execute(query).fetchall())
     assert [names[root] for root in noting.written] == ["wallets"]

@@ -397,7 +397,7 @@ class Driven:
 
     def journal(self, wallet_id: int) -> list[Row]:
         """What is written of a wallet's journal, oldest first."""
-        query = "SELECT * FROM transactions WHERE wallet_id = :wallet_id ORDER BY seq"
+        query = f"SELECT {', '.join(Row._fields)} FROM transactions WHERE wallet_id = :wallet_id ORDER BY seq"
         return [Row(*row) for row in self.rows(query, wallet_id=wallet_id)]
 
     def count(self, table: str) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from oanim_server.database import tables
+from oanim_server.database.tables.schema import is_sqlites
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _names(table: Table) -> tuple[str, ...]:
-    return tuple(column.name for column in table.columns)
+    return tuple(column.name for column in table.columns if not is_sqlites(column))
 
 
 WALLET_COLUMNS = _names(tables.wallets)
@@ -48,7 +49,8 @@ class Loaded(NamedTuple):
     """What was found, as rows in the order of the columns.
 
     `now` was read when the wallets were locked. `made` are reservations that were named by their Reserves:
-    before each is its place in `reserves`.
+    before each is its number in `reserves`. `last_place` is SQLite's: where it keeps the latest row of the
+    journal, of whatever wallet.
     """
 
     now: int
@@ -57,9 +59,10 @@ class Loaded(NamedTuple):
     refusals: Sequence[Sequence[Any]]
     reservations: Sequence[Sequence[Any]]
     made: Sequence[Sequence[Any]]
+    last_place: int | None
 
 
-def loaded(now: int, found: Sequence[str]) -> Loaded:
+def loaded(now: int, found: Sequence[str], last_place: int | None = None) -> Loaded:
     """Read what the one statement that loads a group answers: a JSON text for each kind of rows.
 
     JSON has no bytes: those columns come as hex.
@@ -70,7 +73,7 @@ def loaded(now: int, found: Sequence[str]) -> Loaded:
             for place in places:
                 if row[place] is not None:
                     row[place] = bytes.fromhex(row[place])
-    return Loaded(now, wallets, known, refusals, reservations, made)
+    return Loaded(now, wallets, known, refusals, reservations, made, last_place)
 
 
 def _bytes_among(columns: Sequence[str]) -> tuple[int, ...]:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sqlalchemy import RootTransaction
 
     from oanim_server.database.columns import Loaded
+    from oanim_server.database.places import Places
 
 T = TypeVar("T")
 
@@ -102,8 +103,10 @@ class Statements(Protocol):
     next_expiry: Callable[..., int | None]
     load_counters: Callable[..., Any]
     fetch_row: Callable[..., Any]
+    fetch_rows: Callable[..., Any]
     fetch_capture: Callable[..., Any]
     together: Callable[..., AbstractContextManager[object]]
+    places: Callable[..., Places | None]
     insert_wallets: Callable[..., Changed]
     update_wallets: Callable[..., Changed]
     rewrite_wallets: Callable[..., Changed]

@@ -7,7 +7,7 @@ and what must not be older than it is read after it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from oanim_server.database.engine import Changed
+    from oanim_server.database.places import Places
 
 Rows = Sequence[Any]
 _HEX = "encode({}, 'hex')"
@@ -170,6 +171,17 @@ def fetch_row(driver: psycopg.Connection[Any], wallet_id: int, seq: int) -> Any:
 _FETCH_ROW = f"SELECT {listed(TRANSACTION_COLUMNS)} FROM transactions WHERE wallet_id = %s AND seq = %s"
 
 
+def fetch_rows(driver: psycopg.Connection[Any], wallet_id: int, first: int, last: int) -> Rows:
+    """Those with a wallet_seq from the first to the last, newest first."""
+    return driver.execute(_FETCH_ROWS, (wallet_id, first, last)).fetchall()
+
+
+_FETCH_ROWS = f"""
+SELECT {listed(TRANSACTION_COLUMNS)} FROM transactions
+WHERE wallet_id = %s AND seq BETWEEN %s AND %s ORDER BY seq DESC
+"""
+
+
 def fetch_capture(driver: psycopg.Connection[Any], wallet_id: int, reservation: int, capture: int) -> Any:
     return driver.execute(_FETCH_CAPTURE, (wallet_id, reservation, capture)).fetchone()
 
@@ -185,11 +197,28 @@ def together(driver: psycopg.Connection[Any]) -> AbstractContextManager[object]:
     return driver.pipeline()
 
 
-def insert_wallets(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
+def places(
+    last_place: int | None,  # noqa: ARG001 - SQLite's
+    rows: Rows,  # noqa: ARG001
+    former: Mapping[int, int],  # noqa: ARG001
+) -> Places | None:
+    """None: rows of the journal are found by their keys."""
+    return None
+
+
+def insert_wallets(
+    driver: psycopg.Connection[Any],
+    rows: list[tuple[Any, ...]],
+    places: Places | None,  # noqa: ARG001 - SQLite's
+) -> Changed:
     return _insert(driver, _INSERT_WALLETS, rows, _WALLET_KINDS)
 
 
-def update_wallets(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
+def update_wallets(
+    driver: psycopg.Connection[Any],
+    rows: list[tuple[Any, ...]],
+    places: Places | None,  # noqa: ARG001 - SQLite's
+) -> Changed:
     """Rows: balance, held, debt, seq, at, link, open_lots, wallet_id, former seq."""
     return _insert(driver, _UPDATE_WALLETS, rows, "iiiiibtii")
 
@@ -204,7 +233,11 @@ WHERE w.wallet_id = n.wallet_id AND w.seq = n.former
 """
 
 
-def rewrite_wallets(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
+def rewrite_wallets(
+    driver: psycopg.Connection[Any],
+    rows: list[tuple[Any, ...]],
+    places: Places | None,  # noqa: ARG001 - SQLite's
+) -> Changed:
     """Rows: balance, held, debt, seq, at, link, frozen, next_due_at, lots_made, limits, open_lots,
     wallet_id, former seq.
     """
@@ -251,7 +284,11 @@ WHERE r.wallet_id = n.wallet_id AND r.number = n.number AND r.last_seq = n.forme
 """
 
 
-def insert_transactions(driver: psycopg.Connection[Any], rows: list[tuple[Any, ...]]) -> Changed:
+def insert_transactions(
+    driver: psycopg.Connection[Any],
+    rows: list[tuple[Any, ...]],
+    places: Places | None,  # noqa: ARG001 - SQLite's
+) -> Changed:
     return _insert(driver, _INSERT_TRANSACTIONS, rows, _TRANSACTION_KINDS)
 
 

@@ -8,7 +8,7 @@ BEGIN IMMEDIATE is the lock.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,6 +29,7 @@ from oanim_server.database.columns import (
     loaded,
     prefixed,
 )
+from oanim_server.database.places import Places, place_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -61,7 +62,8 @@ def lock_and_load(driver: sqlite3.Connection, asked: Asked) -> Loaded:
         _json(asked.reservations),
         _json(asked.reserves),
     )
-    return loaded(now, driver.execute(_LOAD, values).fetchone())
+    *found, last_place = driver.execute(_LOAD, values).fetchone()
+    return loaded(now, found, last_place)
 
 
 # Joins through json_each: for `(a, b) IN (VALUES ...)` SQLite would scan the whole index.
@@ -89,6 +91,8 @@ SELECT (
   WHERE t.idem_key = asked.value ->> 0 AND t.wallet_id = asked.value ->> 1
     AND t.caller = asked.value ->> 2 AND t.method = asked.value ->> 3
     AND r.wallet_id = t.wallet_id AND r.number = t.reservation
+), (
+  SELECT coalesce(max(place), 0) FROM transactions
 )
 """
 
@@ -137,7 +141,28 @@ def fetch_row(driver: sqlite3.Connection, wallet_id: int, seq: int) -> Any:
     return driver.execute(_FETCH_ROW, (wallet_id, seq)).fetchone()
 
 
-_FETCH_ROW = f"SELECT {listed(TRANSACTION_COLUMNS)} FROM transactions WHERE wallet_id = ? AND seq = ?"
+_FETCH_ROW = f"""
+SELECT {listed(TRANSACTION_COLUMNS)} FROM transactions
+WHERE place = {place_of("?1", "?2")} AND wallet_id = ?1 AND seq = ?2
+"""
+
+
+def fetch_rows(driver: sqlite3.Connection, wallet_id: int, first: int, last: int) -> Rows:
+    """Those with a wallet_seq from the first to the last, newest first."""
+    return driver.execute(_FETCH_ROWS, (wallet_id, first, last)).fetchall()
+
+
+# The wallet's id comes from `asked`: for a condition that is the journal's alone SQLite would read all of it
+# to make a filter, once it has been told how much there is.
+_FETCH_ROWS = f"""
+WITH RECURSIVE asked (wallet_id, seq) AS (
+  VALUES (?1, ?3) UNION ALL SELECT wallet_id, seq - 1 FROM asked WHERE seq > ?2
+)
+SELECT {prefixed("t", TRANSACTION_COLUMNS)} FROM asked CROSS JOIN transactions AS t
+WHERE t.place = {place_of("asked.wallet_id", "asked.seq")} AND t.wallet_id = asked.wallet_id
+  AND t.seq = asked.seq
+ORDER BY asked.seq DESC
+"""
 
 
 def fetch_capture(driver: sqlite3.Connection, wallet_id: int, reservation: int, capture: int) -> Any:
@@ -156,25 +181,31 @@ def together(driver: sqlite3.Connection) -> AbstractContextManager[object]:  # n
 
 
 class Changed(NamedTuple):
-    """How many rows a write changed."""
+    """How many rows a write changed, and where the last that it inserted is kept."""
 
     rowcount: int
+    last_place: int | None
 
 
-def insert_wallets(driver: sqlite3.Connection, rows: Rows) -> Changed:
-    return _INSERT_WALLETS.run(driver, rows)
+def places(last_place: int | None, rows: Rows, former: Mapping[int, int]) -> Places | None:
+    """Where new rows of the journal will be kept, of wallets that had so many rows."""
+    return Places(last_place or 0, rows, former)
 
 
-def update_wallets(driver: sqlite3.Connection, rows: Rows) -> Changed:
+def insert_wallets(driver: sqlite3.Connection, rows: Rows, places: Places) -> Changed:
+    return _INSERT_WALLETS.run(driver, [(*row, places.latest(row[0])[1]) for row in rows])
+
+
+def update_wallets(driver: sqlite3.Connection, rows: Rows, places: Places) -> Changed:
     """Rows: balance, held, debt, seq, at, link, open_lots, wallet_id, former seq."""
-    return _UPDATE_WALLETS.run(driver, rows)
+    return _UPDATE_WALLETS.run(driver, [(*row, *places.latest(row[-2])) for row in rows])
 
 
-def rewrite_wallets(driver: sqlite3.Connection, rows: Rows) -> Changed:
+def rewrite_wallets(driver: sqlite3.Connection, rows: Rows, places: Places) -> Changed:
     """Rows: balance, held, debt, seq, at, link, frozen, next_due_at, lots_made, limits, open_lots,
     wallet_id, former seq.
     """
-    return _REWRITE_WALLETS.run(driver, rows)
+    return _REWRITE_WALLETS.run(driver, [(*row, *places.latest(row[-2])) for row in rows])
 
 
 def insert_lots(driver: sqlite3.Connection, rows: Rows) -> Changed:
@@ -192,8 +223,17 @@ def update_reservations(driver: sqlite3.Connection, rows: Rows) -> Changed:
     return _UPDATE_RESERVATIONS.run(driver, rows)
 
 
-def insert_transactions(driver: sqlite3.Connection, rows: Rows) -> Changed:
-    return _INSERT_TRANSACTIONS.run(driver, rows)
+def insert_transactions(driver: sqlite3.Connection, rows: Rows, places: Places) -> Changed:
+    """Before their wallets are updated.
+
+    :raises ValueError: when SQLite did not keep them one after the other.
+    """
+    changed = _INSERT_TRANSACTIONS.run(driver, rows)
+    _INSERT_RUNS.run(driver, places.runs)
+    if changed.last_place != places.last_place:
+        message = f"a row is kept in place {changed.last_place} where {places.last_place} was expected"
+        raise ValueError(message)
+    return changed
 
 
 def insert_usage_items(driver: sqlite3.Connection, rows: Rows) -> Changed:
@@ -238,32 +278,41 @@ class _Bulk:
     def run(self, driver: sqlite3.Connection, rows: Rows) -> Changed:
         """Run it for all rows; how many it changed."""
         start = changed = 0
+        last_place = None
         for length, statement in self._pieces:
             while len(rows) - start >= length:
                 values = list(chain.from_iterable(rows[start : start + length]))
-                changed += driver.execute(statement, values).rowcount
+                cursor = driver.execute(statement, values)
+                changed += cursor.rowcount
+                last_place = cursor.lastrowid
                 start += length
-        return Changed(changed)
+        return Changed(changed, last_place)
 
 
 def _insert(table: str, columns: Sequence[str], after: str = "") -> _Bulk:
     return _Bulk(f"INSERT INTO {table} ({', '.join(columns)}) VALUES", len(columns), after)
 
 
-def _update(table: str, columns: Sequence[str], keys: Sequence[str]) -> _Bulk:
-    """Rows: the new values of the columns, then those that the keys must have."""
+def _update(table: str, columns: Sequence[str], keys: Sequence[str], also: str = "", more: int = 0) -> _Bulk:
+    """Rows: the new values of the columns, those that the keys must have, and so many more for `also`."""
     changes = ", ".join(f"{column} = n.column{place}" for place, column in enumerate(columns, 1))
+    width = len(columns) + len(keys)
     found = " AND ".join(
         f"{table}.{key} = n.column{place}" for place, key in enumerate(keys, len(columns) + 1)
     )
-    return _Bulk(
-        f"UPDATE {table} SET {changes} FROM (VALUES", len(columns) + len(keys), f") AS n WHERE {found}"
-    )
+    return _Bulk(f"UPDATE {table} SET {changes}{also} FROM (VALUES", width + more, f") AS n WHERE {found}")
 
 
-_INSERT_WALLETS = _insert("wallets", WALLET_COLUMNS)
-_UPDATE_WALLETS = _update("wallets", (*WALLET_COLUMNS[1:7], "open_lots"), ("wallet_id", "seq"))
-_REWRITE_WALLETS = _update("wallets", WALLET_COLUMNS[1:], ("wallet_id", "seq"))
+def _update_wallets(*columns: str) -> _Bulk:
+    """Rows: the columns, wallet_id, former seq, whether the places that are there stay, those that come."""
+    kept, added = len(columns) + 3, len(columns) + 4
+    also = f", places = iif(n.column{kept}, wallets.places, '') || n.column{added}"
+    return _update("wallets", columns, ("wallet_id", "seq"), also, 2)
+
+
+_INSERT_WALLETS = _insert("wallets", (*WALLET_COLUMNS, "places"))
+_UPDATE_WALLETS = _update_wallets(*WALLET_COLUMNS[1:7], "open_lots")
+_REWRITE_WALLETS = _update_wallets(*WALLET_COLUMNS[1:])
 _INSERT_LOTS = _insert("lots", LOT_COLUMNS)
 _INSERT_RESERVATIONS = _insert("reservations", RESERVATION_COLUMNS)
 _UPDATE_RESERVATIONS = _update(
@@ -273,6 +322,13 @@ _UPDATE_RESERVATIONS = _update(
     ("wallet_id", "number", "last_seq"),
 )  # fmt: skip
 _INSERT_TRANSACTIONS = _insert("transactions", TRANSACTION_COLUMNS)
+# The first part of a run may be in the wallet's row.
+_INSERT_RUNS = _Bulk(
+    "INSERT INTO journal_runs (wallet_id, run, places) SELECT n.column1, n.column2,"
+    " '[' || substr(iif(n.column3, w.places, '') || n.column4, 2) || ']' FROM (VALUES",
+    4,
+    ") AS n CROSS JOIN wallets AS w WHERE w.wallet_id = n.column1",
+)
 _INSERT_USAGE_ITEMS = _insert("usage_items", USAGE_ITEM_COLUMNS)
 _INSERT_REFUSALS = _insert(
     "refusals",

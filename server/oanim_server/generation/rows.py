@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, case, func, insert, or_, select, update
 
 from oanim_models.inputs import Output
+from oanim_server.database.places import at_seq
 from oanim_server.database.tables import generations, reservations, transactions
 from oanim_server.generation.inputs import clean
 from oanim_server.generation.values import Failure, Generation, Job, Lease, Reason, Standing, State
@@ -62,7 +63,7 @@ _SHOWN = (
     )
     .join(
         transactions,
-        and_(transactions.c.wallet_id == _G.wallet_id, transactions.c.seq == reservations.c.last_seq),
+        at_seq(_G.wallet_id, reservations.c.last_seq),
     )
 )
 

@@ -24,14 +24,12 @@ from oanim_server.database.tables import (
     purchase_credits,
     reservations,
     spend_counters,
-    transactions,
     usage_days,
     usage_items,
-    wallets,
 )
 from oanim_server.ledger import ids, rows
 from oanim_server.ledger.audit_jobs import job_problems
-from oanim_server.ledger.audit_rows import by_wallet, stream
+from oanim_server.ledger.audit_rows import by_wallet, heads, journals, runs
 from oanim_server.ledger.audit_wallet import Check, Report
 
 if TYPE_CHECKING:
@@ -63,7 +61,7 @@ def audit(database: Database, anchor: Path | None = None) -> Report:
 
 
 def _audit(connection: Connection, report: Report, former: dict[str, tuple[int, str]]) -> None:
-    journals = by_wallet(connection, transactions, transactions.c.seq)
+    rows_of, runs_of = journals(connection), runs(connection)
     lots_of = by_wallet(connection, lots, lots.c.lot)
     reservations_of = by_wallet(connection, reservations, reservations.c.number)
     items_of = by_wallet(connection, usage_items, usage_items.c.number)
@@ -72,16 +70,17 @@ def _audit(connection: Connection, report: Report, former: dict[str, tuple[int, 
     credits_of = by_wallet(connection, purchase_credits, purchase_credits.c.number)
     limits_of = by_wallet(connection, limits, limits.c.api_key_id)
     notes_of = by_wallet(connection, notes, notes.c.seq)
-    for row in stream(connection, wallets, wallets.c.wallet_id):
-        # Without its lots: where they cannot be read, that is a finding.
-        *fields, open_lots = row
+    for row in heads(connection):
+        # Without its lots and places: where they cannot be read, that is a finding.
+        *fields, open_lots, latest_places = row
         wallet = rows.wallet_of((*fields, "[]"))
         name = ids.account_text(wallet.wallet_id)
         check = Check(report, name, wallet, former.pop(name, None))
         check.counted(counters_of.of(wallet.wallet_id))
         holds = check.holds(reservations_of.of(wallet.wallet_id))
         items = check.items(items_of.of(wallet.wallet_id))
-        replay = check.replay(journals.of(wallet.wallet_id), holds, items)
+        places = check.places(runs_of.of(wallet.wallet_id), latest_places)
+        replay = check.replay(rows_of.of(wallet.wallet_id), holds, items, places)
         check.lots(open_lots, lots_of.of(wallet.wallet_id), replay, holds)
         check.counters()
         check.credits(credits_of.of(wallet.wallet_id), replay)
@@ -94,7 +93,8 @@ def _audit(connection: Connection, report: Report, former: dict[str, tuple[int, 
         report.heads[name] = (wallet.seq, wallet.link.hex())
     report.problems += [f"{name}: it was in the anchor and is gone" for name in former]
     for rest in (
-        journals,
+        rows_of,
+        runs_of,
         lots_of,
         reservations_of,
         items_of,

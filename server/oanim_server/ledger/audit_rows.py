@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Table, select
+from sqlalchemy import Table, func, null, select
+
+from oanim_server.database.columns import TRANSACTION_COLUMNS, WALLET_COLUMNS
+from oanim_server.database.tables import journal_runs, transactions, wallets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Select
 
 BATCH = 10_000
 
@@ -43,9 +47,49 @@ class ByWallet:
 
 
 def by_wallet(connection: Connection, table: Table, order: Any) -> ByWallet:
-    return ByWallet(table.name, stream(connection, table, table.c.wallet_id, order))
+    query = select(table).order_by(table.c.wallet_id, order)
+    return ByWallet(table.name, _streamed(connection, query))
 
 
-def stream(connection: Connection, table: Table, *order: Any) -> Iterator[Any]:
-    query = select(table).order_by(*order)
+def journals(connection: Connection) -> ByWallet:
+    """The journal; after the columns of a row stands where SQLite keeps it, or None."""
+    t = transactions.c
+    columns = [t[name] for name in TRANSACTION_COLUMNS]
+    order = (t.wallet_id, t.seq)
+    if has_places(connection):
+        found = _by_places(connection, select(*columns, t.place), select(t.place).order_by(*order))
+    else:
+        found = _streamed(connection, select(*columns, null()).order_by(*order))
+    return ByWallet(transactions.name, found)
+
+
+def runs(connection: Connection) -> ByWallet:
+    """What SQLite's wallets have filed of the places of their rows."""
+    if not has_places(connection):
+        return ByWallet(journal_runs.name, iter(()))
+    return by_wallet(connection, journal_runs, journal_runs.c.run)
+
+
+def heads(connection: Connection) -> Iterator[Any]:
+    """The wallets, in order; after the columns of each stand its latest places, or None."""
+    latest = wallets.c.places if has_places(connection) else null()
+    columns = [wallets.c[name] for name in WALLET_COLUMNS]
+    return _streamed(connection, select(*columns, latest).order_by(wallets.c.wallet_id))
+
+
+def has_places(connection: Connection) -> bool:
+    """Whether it is SQLite: PostgreSQL finds rows by their keys."""
+    return connection.dialect.name == "sqlite"
+
+
+def _by_places(connection: Connection, rows: Select[Any], places: Select[Any]) -> Iterator[Any]:
+    """Rows in the order of their places: what SQLite has to sort is small."""
+    in_order = connection.execute(places, execution_options={"yield_per": BATCH}).scalars()
+    for batch in in_order.partitions():
+        asked = select(func.json_each(json.dumps(batch)).table_valued("value").c.value)
+        found = {row.place: row for row in connection.execute(rows.where(transactions.c.place.in_(asked)))}
+        yield from map(found.__getitem__, batch)
+
+
+def _streamed(connection: Connection, query: Select[Any]) -> Iterator[Any]:
     yield from connection.execute(query, execution_options={"yield_per": BATCH})

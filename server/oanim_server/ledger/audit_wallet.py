@@ -12,6 +12,7 @@ from oanim_server.ledger.audit_counts import Counts, Subject
 from oanim_server.ledger.audit_findings import Findings
 from oanim_server.ledger.audit_holds import Holds
 from oanim_server.ledger.audit_items import Items
+from oanim_server.ledger.audit_places import Places
 from oanim_server.ledger.values import (
     Account,
     Credit,
@@ -112,17 +113,23 @@ class Check:
         """The wallet's usage items, to be walked along beside its journal."""
         return Items(found, self._findings, self._counts)
 
-    def replay(self, found: Iterator[Any], holds: Holds, items: Items) -> _Replay:
+    def places(self, filed: Iterator[Any], latest: str | None) -> Places:
+        """Where the wallet looks for its rows, to be walked along beside them."""
+        return Places(filed, latest, self._findings)
+
+    def replay(self, found: Iterator[Any], holds: Holds, items: Items, places: Places) -> _Replay:
         """I1 and I13: entries, running balances, gapless numbers, links; what was held and used beside it."""
         replay = _Replay()
-        for values in found:
+        for *values, place in found:
             self._report.transactions += 1
             row = journal.Row(*values)
             self._row(row, replay)
             holds.row(row)
             items.row(row)
+            places.row(row.seq, place)
         holds.end()
         items.end()
+        places.end()
         self._report.reservations += holds.count
         wallet = self._wallet
         self._same("rows in the journal", replay.seq, wallet.seq)

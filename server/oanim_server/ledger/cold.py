@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import case, delete, func, insert, or_, select, update
 
 from oanim_server.database.engine import driver_of
+from oanim_server.database.places import at_seq
 from oanim_server.database.tables import (
     limits,
     lots,
@@ -159,9 +160,7 @@ def last_seq(connection: Connection, wallet: Wallet, time: int) -> int:
     while low < high:
         middle = (low + high + 1) // 2
         at = connection.execute(
-            select(transactions.c.at)
-            .where(transactions.c.wallet_id == wallet.wallet_id)
-            .where(transactions.c.seq == middle)
+            select(transactions.c.at).where(at_seq(wallet.wallet_id, middle))
         ).scalar_one_or_none()
         # A row of this group is not written yet: it is of now.
         if at is not None and at <= time:

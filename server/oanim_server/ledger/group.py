@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from oanim_server.database.engine import Changed, Statements
+    from oanim_server.database.places import Places
 
 # A write that moves no money: rows of a capability, at its turn, in the group's database transaction.
 Change = Callable[["Connection", int], Any]
@@ -56,6 +57,7 @@ class Group:
         self._incomplete: set[int] = set()
         self._expected: list[tuple[Changed, int]] = []
         self._cold = Cold(connection, statements)
+        self._last_place: int | None = None
         self.working = WorkingSet(0, self._cold)
         self.answers: list[Any] = []
 
@@ -86,6 +88,7 @@ class Group:
         # The lock of I3 and I7: from here to the commit nobody else changes these wallets.
         found = self._statements.lock_and_load(self._driver, asked)
         working.now = found.now
+        self._last_place = found.last_place
         for row in found.wallets:
             wallet = rows.wallet_of(row)
             working.wallets[wallet.wallet_id] = wallet
@@ -220,10 +223,12 @@ class Group:
         """Write all that was decided, in bulk; then see that the guards let through what was decided."""
         statements, working = self._statements, self.working
         closed = self._closed_lots()
+        places = statements.places(self._last_place, working.rows, working.changed_wallets)
         with statements.together(self._driver):
-            self._write_wallets()
+            self._open_wallets(places)
             if working.rows:
-                statements.insert_transactions(self._driver, working.rows)
+                statements.insert_transactions(self._driver, working.rows, places)
+            self._update_wallets(places)
             if working.new_items:
                 items = [rows.item_row(item) for item in working.new_items]
                 statements.insert_usage_items(self._driver, items)
@@ -255,11 +260,14 @@ class Group:
                 closed.append((wallet_id, *rows.lot_fields(lot)))
         return closed
 
-    def _write_wallets(self) -> None:
+    def _open_wallets(self, places: Places | None) -> None:
         working = self.working
         if working.new_wallets:
             opened = [rows.wallet_row(working.wallets[wallet_id]) for wallet_id in working.new_wallets]
-            self._expect(self._statements.insert_wallets, opened)
+            self._expect(self._statements.insert_wallets, opened, places)
+
+    def _update_wallets(self, places: Places | None) -> None:
+        working = self.working
         updated, rewritten = [], []
         for wallet_id, former in working.changed_wallets.items():
             if wallet_id not in working.new_wallets:
@@ -269,9 +277,9 @@ class Group:
                 else:
                     rewritten.append(rows.wallet_rewrite(row, former))
         if updated:
-            self._expect(self._statements.update_wallets, updated)
+            self._expect(self._statements.update_wallets, updated, places)
         if rewritten:
-            self._expect(self._statements.rewrite_wallets, rewritten)
+            self._expect(self._statements.rewrite_wallets, rewritten, places)
 
     def _write_reservations(self) -> None:
         working = self.working
@@ -297,8 +305,8 @@ class Group:
             totals = [(*key, *total) for key, total in working.usage.items()]
             self._statements.add_usage(self._driver, totals)
 
-    def _expect(self, write: Callable[..., Changed], decided: list[tuple[Any, ...]]) -> None:
-        self._expected.append((write(self._driver, decided), len(decided)))
+    def _expect(self, write: Callable[..., Changed], decided: list[tuple[Any, ...]], *how: object) -> None:
+        self._expected.append((write(self._driver, decided, *how), len(decided)))
 
     def _remembered(self, identity: Identity) -> tuple[Any, ...]:
         key, wallet_id, caller, method = identity

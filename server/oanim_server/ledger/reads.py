@@ -10,12 +10,15 @@ it was written.
 from __future__ import annotations
 
 from enum import StrEnum
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 from sqlalchemy import func, literal, select, union_all
 
+from oanim_server.database.columns import WALLET_COLUMNS
 from oanim_server.database.engine import driver_of
+from oanim_server.database.places import at_seq
 from oanim_server.database.tables import (
     lots,
     notes,
@@ -43,15 +46,20 @@ from oanim_server.ledger.windows import window_of
 from oanim_server.ledger.working import WorkingSet
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection, Row
 
     from oanim_server.database.engine import Statements
 
 
 # Rows of the operator's.
 _NOTED = (Kind.GRANT, Kind.ADJUSTMENT, Kind.FREEZE)
+
+_WALLET = [wallets.c[name] for name in WALLET_COLUMNS]
+
+# How many rows of the journal are read in one step.
+AT_ONCE = 1_000
 
 # More than any wallet has due.
 ALL = 2**31
@@ -187,20 +195,14 @@ class Reads:
             open_lots = self._lots_at(connection, wallet, written) if before is None else []
         page = coming[::-1][:limit]
         if len(page) < limit:
-            # One bound, not two: SQLite seeks by the first, and would read all that is between them.
             last = written if before is None else min(written, before - 1)
-            query = (
-                select(transactions)
-                .where(transactions.c.wallet_id == wallet_id)
-                .where(transactions.c.seq <= last)
-            )
-            query = query.order_by(transactions.c.seq.desc()).limit(limit - len(page))
-            page += [journal.Row(*row) for row in connection.execute(query)]
+            # They count up without gaps.
+            page += self._rows(connection, wallet_id, max(last - (limit - len(page)), 0), last)
         return Statement(
             page,
             facts,
             sorted(open_lots, key=rules.draw_order),
-            self._models(connection, wallet_id, page),
+            {n: work.model for n, work in self._work_of(connection, wallet_id, page, ["model"]).items()},
             self._reasons(connection, wallet_id, page),
         )
 
@@ -237,42 +239,42 @@ class Reads:
         wallet, now = self._wallet(connection, wallet_id)
         self._require_no_charge_due(connection, wallet, now)
         after = last_seq(connection, wallet, since - 1) if since is not None else 0
-        t, r, i = transactions.c, reservations.c, usage_items.c
-        work = [
-            func.coalesce(r[name], i[name]).label(name)
-            for name in ("provider", "model", "category", "api_key_id", "labels")
-        ]
-        query = (
-            select(t.seq, t.at, t.charged_micros, t.quantity, t.reservation, t.kind, t.idem_key, *work)
-            .outerjoin(reservations, (r.wallet_id == t.wallet_id) & (r.number == t.reservation))
-            .outerjoin(usage_items, (i.wallet_id == t.wallet_id) & (i.number == t.seq))
-            .where(t.wallet_id == wallet_id, t.seq > after, t.charged_micros > 0)
-        )
-        if before is not None:
-            query = query.where(t.seq < before)
-        query = query.order_by(t.seq.desc()).limit(limit)
-        return [_charge(wallet_id, row) for row in connection.execute(query)]
+        last = wallet.seq if before is None else min(wallet.seq, before - 1)
+        charged = (row for row in self._rows(connection, wallet_id, after, last) if row.charged_micros)
+        page = list(islice(charged, limit))
+        names = ("provider", "model", "category", "api_key_id", "labels")
+        work = self._work_of(connection, wallet_id, page, names)
+        return [_charge(row, work[_number_of(row)]) for row in page]
 
     def uncollected(
         self, connection: Connection, wallet_id: int | None, *, offset: int, limit: int
     ) -> list[UncollectedRecord]:
         """Work that no wallet covered, newest first; of one wallet, or of all."""
-        r, i, t = reservations.c, usage_items.c, transactions.c
+        r, i = reservations.c, usage_items.c
         held = select(
-            r.wallet_id, r.number, r.ended_at.label("at"), r.model, r.uncollected_micros, literal("")
+            r.wallet_id,
+            r.number,
+            r.ended_at.label("at"),
+            r.model,
+            r.uncollected_micros,
+            literal(0).label("item"),
         ).where(r.uncollected_micros > 0)
-        items = (
-            select(i.wallet_id, literal(0), i.at, i.model, i.uncollected_micros, t.idem_key)
-            .join(transactions, (t.wallet_id == i.wallet_id) & (t.seq == i.number))
-            .where(i.uncollected_micros > 0)
+        items = select(i.wallet_id, literal(0), i.at, i.model, i.uncollected_micros, i.number).where(
+            i.uncollected_micros > 0
         )
         if wallet_id is not None:
             self._require_no_charge_due(connection, *self._wallet(connection, wallet_id))
             # Little is uncollected: + 0 keeps SQLite from reading all that the wallet has ever held instead.
             held, items = held.where(r.wallet_id + 0 == wallet_id), items.where(i.wallet_id + 0 == wallet_id)
         both = union_all(held, items).subquery()
-        place = (both.c.at.desc(), both.c.wallet_id, both.c.number, both.c[5])
-        query = select(both).order_by(*place).offset(offset).limit(limit)
+        page = select(both).order_by(*_newest_first(both.c)).offset(offset).limit(limit).subquery()
+        # The id of an event is the key of its row.
+        c, event_id = page.c, func.coalesce(transactions.c.idem_key, "")
+        query = (
+            select(c.wallet_id, c.number, c.at, c.model, c.uncollected_micros, event_id)
+            .outerjoin(transactions, at_seq(c.wallet_id, c.item))
+            .order_by(*_newest_first(c))
+        )
         return [UncollectedRecord(*row) for row in connection.execute(query)]
 
     # Pieces ---------------------------------------------------------------------------------------
@@ -295,7 +297,7 @@ class Reads:
         """A wallet's row, and the time on it."""
         # The time before the snapshot: by one after it, an old state would be judged by a later time.
         now = self._statements.snapshot_clock(driver_of(connection))
-        found = connection.execute(select(wallets).where(wallets.c.wallet_id == wallet_id)).one_or_none()
+        found = connection.execute(select(*_WALLET).where(wallets.c.wallet_id == wallet_id)).one_or_none()
         if found is None:
             raise NotFound(what=what)
         wallet = rows.wallet_of(found)
@@ -348,28 +350,39 @@ class Reads:
         """
         closed = connection.execute(select(lots).where(lots.c.wallet_id == wallet.wallet_id))
         found = wallet.lots | {row.lot: rows.lot_of(row[1:]) for row in closed}
-        query = select(transactions.c.lots).where(transactions.c.wallet_id == wallet.wallet_id)
         if seq <= wallet.seq - seq:
-            query, sign = query.where(transactions.c.seq <= seq), 1
+            after, last, sign = 0, seq, 1
             for lot in found.values():
                 lot.remaining_micros = lot.held_micros = 0
         else:
-            query, sign = query.where(transactions.c.seq > seq), -1
-        for moved in connection.execute(query).scalars():
-            for number, remaining, held in orjson.loads(moved):
+            after, last, sign = seq, wallet.seq, -1
+        for row in self._rows(connection, wallet.wallet_id, after, last):
+            for number, remaining, held in orjson.loads(row.lots):
                 found[number].remaining_micros += sign * remaining
                 found[number].held_micros += sign * held
         return [lot for lot in found.values() if lot.remaining_micros]
 
-    def _models(self, connection: Connection, wallet_id: int, page: Sequence[journal.Row]) -> dict[int, str]:
-        found: dict[int, str] = {}
+    def _rows(self, connection: Connection, wallet_id: int, after: int, last: int) -> Iterator[journal.Row]:
+        """The rows after one, up to the last, newest first; as many are read at a time as a page may have."""
+        while last > after:
+            first = max(after, last - AT_ONCE) + 1
+            for row in self._statements.fetch_rows(driver_of(connection), wallet_id, first, last):
+                yield journal.Row(*row)
+            last = first - 1
+
+    def _work_of(
+        self, connection: Connection, wallet_id: int, page: Sequence[journal.Row], names: Sequence[str]
+    ) -> dict[int, Row[Any]]:
+        """What is said of the reservations and usage items that rows name, by their numbers."""
+        found: dict[int, Row[Any]] = {}
         for table, numbers in (
             (reservations, {row.reservation for row in page if row.reservation}),
             (usage_items, {row.seq for row in page if row.kind == Kind.USAGE}),
         ):
             if numbers:
-                query = select(table.c.number, table.c.model).where(table.c.wallet_id == wallet_id)
-                found |= dict(connection.execute(query.where(table.c.number.in_(numbers))).all())
+                query = select(table.c.number, *(table.c[name] for name in names))
+                query = query.where(table.c.wallet_id == wallet_id, table.c.number.in_(numbers))
+                found |= {row.number: row for row in connection.execute(query)}
         return found
 
     def _reasons(self, connection: Connection, wallet_id: int, page: Sequence[journal.Row]) -> dict[int, str]:
@@ -394,18 +407,27 @@ def _run_out(facts: ReservationFacts) -> ReservationFacts:
     )
 
 
-def _charge(wallet_id: int, row: Any) -> ChargeRecord:
+def _newest_first(uncollected: Any) -> tuple[ColumnElement[Any], ...]:
+    return (uncollected.at.desc(), uncollected.wallet_id, uncollected.number, uncollected.item)
+
+
+def _number_of(row: journal.Row) -> int:
+    """The number of the reservation or of the usage item that a row charged."""
+    return row.seq if row.kind == Kind.USAGE else row.reservation
+
+
+def _charge(row: journal.Row, work: Row[Any]) -> ChargeRecord:
     return ChargeRecord(
-        wallet_id=wallet_id,
+        wallet_id=row.wallet_id,
         seq=row.seq,
         at=row.at,
-        provider=row.provider,
-        model=row.model,
-        category=row.category,
+        provider=work.provider,
+        model=work.model,
+        category=work.category,
         charged_micros=row.charged_micros,
         quantity=row.quantity,
         reservation=row.reservation,
-        api_key_id=row.api_key_id,
-        project=orjson.loads(row.labels).get("project", ""),
-        event_id=row.idem_key if row.kind == Kind.USAGE else "",
+        api_key_id=work.api_key_id,
+        project=orjson.loads(work.labels).get("project", ""),
+        event_id=row.idem_key or "" if row.kind == Kind.USAGE else "",
     )

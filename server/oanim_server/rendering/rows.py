@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, func, insert, literal_column, or_, select, update
 
+from oanim_server.database.places import at_seq
 from oanim_server.database.tables import renders, reservations, transactions
 from oanim_server.ledger.values import WalletFacts
 from oanim_server.rendering.values import (
@@ -110,7 +111,7 @@ def _shown(*, props: bool) -> Select[Any]:
         )
         .join(
             transactions,
-            and_(transactions.c.wallet_id == R.wallet_id, transactions.c.seq == reservations.c.last_seq),
+            at_seq(R.wallet_id, reservations.c.last_seq),
         )
     )
 

@@ -3,7 +3,7 @@
 Money is micro-USD and time is microseconds since 1970, both as 64-bit integers, so that a row reads the
 same on SQLite and on PostgreSQL. Every primary key and unique constraint of a ledger table contains the
 wallet's id: the tables can be distributed by it. On SQLite a composite primary key is a unique index and
-the row is kept by its rowid, so that rows append.
+the row is kept by its rowid, so that rows append; the journal has no such index there (`database/places.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from oanim_server.database.tables.access import accounts, api_keys
 from oanim_server.database.tables.checkout import disputes, inbox, purchases, refund_requests, refunds
 from oanim_server.database.tables.generation import generations, uploads
 from oanim_server.database.tables.ledger import (
+    journal_runs,
     limits,
     lots,
     notes,
@@ -34,6 +35,7 @@ __all__ = [
     "disputes",
     "generations",
     "inbox",
+    "journal_runs",
     "limits",
     "lots",
     "marks",

@@ -16,7 +16,7 @@ from sqlalchemy import (
     text,
 )
 
-from oanim_server.database.tables.schema import Int64, metadata, partial_index
+from oanim_server.database.tables.schema import SQLITE, Int64, RowId, metadata, partial_index
 
 wallets = Table(
     "wallets",
@@ -43,6 +43,8 @@ wallets = Table(
         " || @[3] + @[8] > @[2] || @[2] < 1 || @[2] > 1000000000000)')",
         "open_lots",
     ).ddl_if(dialect="postgresql"),
+    # Where SQLite keeps its rows of the journal after the last of `journal_runs`, a comma before each.
+    Column("places", Text, nullable=False, server_default=text("''"), info=SQLITE),
     CheckConstraint("held_micros >= 0", "held"),
     CheckConstraint("debt_micros >= 0", "debt"),
     CheckConstraint("limits >= 0", "limits"),
@@ -209,10 +211,27 @@ transactions = Table(
     # SHA-256 of what never changes of the reservation or the lot that the row made; null for others.
     Column("seal", LargeBinary),
     Column("link", LargeBinary, nullable=False),
-    PrimaryKeyConstraint("wallet_id", "seq"),
+    # An index by the wallet is a page a row where there are many wallets. SQLite has lists: `places.py`.
+    Column("place", RowId, info=SQLITE),
+    PrimaryKeyConstraint("wallet_id", "seq").ddl_if(dialect="postgresql"),
     CheckConstraint("charged_micros >= 0 AND uncollected_micros >= 0", "charged"),
     sqlite_strict=True,
 )
+
+# Where SQLite keeps a wallet's rows of the journal, so many a run. Run 0 has those from wallet_seq 1 on.
+journal_runs = Table(
+    "journal_runs",
+    metadata,
+    Column("wallet_id", Int64, ForeignKey("wallets.wallet_id"), nullable=False),
+    Column("run", Int64, nullable=False),
+    # JSON: a place each, in their order.
+    Column("places", Text, nullable=False),
+    PrimaryKeyConstraint("wallet_id", "run"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+    info=SQLITE,
+)
+
 # Begins with the key: the SDK's keys are UUIDv7, so that the index appends.
 partial_index(
     "uq_transactions_idem_key",
