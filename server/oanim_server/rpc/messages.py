@@ -52,12 +52,16 @@ def maybe_reservation_text(wallet_id: int, number: int) -> str:
 
 def wallet(facts: WalletFacts) -> wallet_pb2.Wallet:
     """A wallet."""
-    return wallet_pb2.Wallet(**outcomes.wallet(facts))
+    message = wallet_pb2.Wallet()
+    outcomes.wallet(facts, message)
+    return message
 
 
 def reservation(facts: ReservationFacts) -> reservation_pb2.Reservation:
     """A reservation."""
-    return reservation_pb2.Reservation(**outcomes.reservation(facts))
+    message = reservation_pb2.Reservation()
+    outcomes.reservation(facts, message)
+    return message
 
 
 def transaction(row: Row, statement: Statement) -> wallet_service_pb2.Transaction:

@@ -1,21 +1,25 @@
-"""What became of an operation, as the fields of its answer.
+"""What became of an operation, written into its answer.
 
-Fields, and not messages: a message within a message is copied into it, and one within three of them three
-times. Nested mappings are read once, by the constructor of the outermost. That halves what an answer costs.
+Into the messages that the answer has, from the outside in: a message that is given to another is copied into
+it, and one within three of them three times. What is mostly 0 or false is set where it is not: in the bytes
+of an answer that is the same, and reading a value costs less than setting it.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from oanim_server.ledger import ids
 
 if TYPE_CHECKING:
-    from oanim_server.ledger.values import Line, Outcome, ReservationFacts, WalletFacts
+    from google.protobuf.timestamp_pb2 import Timestamp
 
-# By the names that the contract gives them.
-Fields: TypeAlias = dict[str, Any]
+    from oanim_server.ledger.values import Line, Outcome, ReservationFacts, WalletFacts
+    from openanimate.metering.v1 import reservation_pb2, wallet_pb2
+    from openanimate.metering.v1 import wallet_service_pb2 as pb
+
+    OnReservation: TypeAlias = pb.ReserveResponse | pb.CommitResponse | pb.ReleaseResponse | pb.ExtendResponse
 
 SERVER = "server"
 
@@ -23,104 +27,121 @@ SERVER = "server"
 account_text = lru_cache(maxsize=65_536)(ids.account_text)
 
 
-def instant(micros: int) -> Fields:
+def instant(micros: int, into: Timestamp) -> None:
     """A point in time."""
-    seconds, rest = divmod(micros, 1_000_000)
-    return {"seconds": seconds, "nanos": rest * 1_000}
+    into.seconds, rest = divmod(micros, 1_000_000)
+    into.nanos = rest * 1_000
 
 
-def wallet(facts: WalletFacts) -> Fields:
+def wallet(facts: WalletFacts, into: wallet_pb2.Wallet) -> None:
     """A wallet."""
-    return {
-        "account_id": account_text(facts.wallet_id),
-        "balance_micros": facts.balance_micros,
-        "held_micros": facts.held_micros,
-        "available_micros": facts.balance_micros - facts.held_micros,
-        "wallet_seq": facts.seq,
-        "debt_micros": facts.debt_micros,
-        "frozen": facts.frozen,
-    }
+    wallet_id, balance_micros, held_micros, debt_micros, seq, frozen = facts
+    into.account_id = account_text(wallet_id)
+    into.balance_micros = balance_micros
+    into.held_micros = held_micros
+    into.available_micros = balance_micros - held_micros
+    into.wallet_seq = seq
+    if debt_micros:
+        into.debt_micros = debt_micros
+    if frozen:
+        into.frozen = True
 
 
-def reservation(facts: ReservationFacts) -> Fields:
+def reservation(facts: ReservationFacts, into: reservation_pb2.Reservation) -> None:
     """A reservation."""
-    account = account_text(facts.wallet_id)
-    fields: Fields = {
-        "reservation_id": f"{account}-{facts.number}",
-        "account_id": account,
-        "state": int(facts.state),
-        "reserved_micros": facts.reserved_micros,
-        "captured_micros": facts.captured_micros,
-        "held_micros": facts.held_micros,
-        "captures": facts.captures,
-        "captured_quantity": facts.captured_quantity,
-        "created_at": instant(facts.created_at),
-        "opened_by": account_text(facts.opener) if facts.opener else SERVER,
-        "uncollected_micros": facts.uncollected_micros,
-        "reported_quantity": facts.reported_quantity,
-    }
-    if facts.expires_at is not None:
-        fields["expires_at"] = instant(facts.expires_at)
-    if facts.line is not None:
-        fields["price"] = _pinned(facts.line)
-        fields["quoted_quantity"] = facts.line.quantity
-    if facts.scopes:
-        fields["spend_scopes"] = [
-            {"scope": subject} if limit_micros is None else {"scope": subject, "limit_micros": limit_micros}
-            for subject, limit_micros in facts.scopes
-        ]
-    if facts.labels:
-        fields["labels"] = facts.labels
-    return fields
+    # All at once: looked up one by one, the names of a named tuple are a tenth of what this costs.
+    (
+        wallet_id,
+        number,
+        state,
+        opener,
+        reserved_micros,
+        captured_micros,
+        uncollected_micros,
+        captures,
+        captured_quantity,
+        expires_at,
+        created_at,
+        line,
+        scopes,
+        labels,
+        reported_quantity,
+    ) = facts
+    account = account_text(wallet_id)
+    into.reservation_id = f"{account}-{number}"
+    into.account_id = account
+    into.state = state  # type: ignore[assignment] # its numbers are the contract's
+    into.reserved_micros = reserved_micros
+    into.opened_by = account_text(opener) if opener else SERVER
+    instant(created_at, into.created_at)
+    if expires_at is not None:
+        instant(expires_at, into.expires_at)
+    if captured_micros:
+        into.captured_micros = captured_micros
+    if uncollected_micros:
+        into.uncollected_micros = uncollected_micros
+    if captures:
+        into.captures = captures
+    if captured_quantity:
+        into.captured_quantity = captured_quantity
+    if reported_quantity:
+        into.reported_quantity = reported_quantity
+    if held_micros := facts.held_micros:
+        into.held_micros = held_micros
+    if line is not None or scopes or labels:
+        _asked(facts, into)
 
 
-def reserved(outcome: Outcome) -> Fields:
-    """The answer of a Reserve, or of an Extend."""
-    return _on_reservation(outcome)
-
-
-def committed(outcome: Outcome) -> Fields:
-    """The answer of a Commit."""
-    fields = _on_reservation(outcome)
-    fields["charged_micros"] = outcome.charged_micros
-    fields["uncollected_micros"] = outcome.uncollected_micros
-    return fields
-
-
-def released(outcome: Outcome) -> Fields:
-    """The answer of a Release."""
-    fields = _on_reservation(outcome)
-    fields["released_micros"] = outcome.released_micros
-    return fields
-
-
-def counted(outcome: Outcome) -> Fields:
-    """The answer of a usage item."""
-    facts = outcome.wallet
-    return {
-        "charged_micros": outcome.charged_micros,
-        "uncollected_micros": outcome.uncollected_micros,
-        "available_micros": facts.balance_micros - facts.held_micros,
-        "wallet_seq": facts.seq,
-        "replayed": outcome.replayed,
-        "reported_quantity": 0 if outcome.reservation is None else outcome.reservation.reported_quantity,
-    }
-
-
-def _on_reservation(outcome: Outcome) -> Fields:
-    fields: Fields = {"wallet": wallet(outcome.wallet), "replayed": outcome.replayed}
+def reserved(outcome: Outcome, into: OnReservation) -> None:
+    """The answer of a Reserve, or of an Extend; what the others say, too."""
+    wallet(outcome.wallet, into.wallet)
     # An operation on a reservation always has one.
     if outcome.reservation is not None:
-        fields["reservation"] = reservation(outcome.reservation)
-    return fields
+        reservation(outcome.reservation, into.reservation)
+    if outcome.replayed:
+        into.replayed = True
 
 
-def _pinned(line: Line) -> Fields:
-    return {
-        "price_version": line.price_version,
-        "model": line.model,
-        "amount_micros": line.price_micros,
-        "base_quantity": line.base_quantity,
-        "unit": line.unit,
-        "category": line.category,
-    }
+def committed(outcome: Outcome, into: pb.CommitResponse) -> None:
+    """The answer of a Commit."""
+    reserved(outcome, into)
+    into.charged_micros = outcome.charged_micros
+    if outcome.uncollected_micros:
+        into.uncollected_micros = outcome.uncollected_micros
+
+
+def released(outcome: Outcome, into: pb.ReleaseResponse) -> None:
+    """The answer of a Release."""
+    reserved(outcome, into)
+    into.released_micros = outcome.released_micros
+
+
+def counted(outcome: Outcome, into: pb.UsageAccepted) -> None:
+    """The answer of a usage item."""
+    facts = outcome.wallet
+    into.charged_micros = outcome.charged_micros
+    into.uncollected_micros = outcome.uncollected_micros
+    into.available_micros = facts.balance_micros - facts.held_micros
+    into.wallet_seq = facts.seq
+    into.replayed = outcome.replayed
+    if outcome.reservation is not None:
+        into.reported_quantity = outcome.reservation.reported_quantity
+
+
+def _asked(facts: ReservationFacts, into: reservation_pb2.Reservation) -> None:
+    """What a Reserve may name besides an amount."""
+    if facts.line is not None:
+        _pinned(facts.line, into.price)
+        into.quoted_quantity = facts.line.quantity
+    for subject, limit_micros in facts.scopes:
+        into.spend_scopes.add(scope=subject, limit_micros=limit_micros)
+    into.labels.update(facts.labels)
+
+
+def _pinned(line: Line, into: reservation_pb2.PinnedPrice) -> None:
+    into.price_version = line.price_version
+    into.model = line.model
+    into.amount_micros = line.price_micros
+    into.base_quantity = line.base_quantity
+    into.unit = line.unit
+    into.category = line.category

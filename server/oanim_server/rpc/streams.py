@@ -7,7 +7,7 @@ caller that sends faster, or does not read its answers, is held up by the flow c
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from oanim_server.ledger.operations import Commit, Operation, Reserve
 from oanim_server.ledger.refusals import InvalidField, OutcomeUnknown, Refusal
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from oanim_server.ledger.ledger import Ledger
     from oanim_server.rpc.call import Call
-    from oanim_server.rpc.outcomes import Fields
     from openanimate.metering.v1 import wallet_service_pb2 as pb
 
 T = TypeVar("T")
+A = TypeVar("A")
 # An operation, or the refusal of what cannot be one.
 Work = Operation | Refusal
 Answer = Outcome | Refusal | OutcomeUnknown
@@ -100,33 +100,36 @@ async def _read(
 
 
 async def answered(
-    asked: Sequence[Work], answers: Sequence[Answer], outcome: Callable[[Work, Answer], Fields]
-) -> list[Any]:
-    """What became of each operation of a message, as fields of the answer."""
-    found = []
+    asked: Sequence[Work],
+    answers: Sequence[Answer],
+    added: Callable[[], A],
+    write: Callable[[Work, Answer, A], None],
+) -> None:
+    """Write what became of each operation of a message into an outcome that is added to its answer."""
     for number, (work, answer) in enumerate(zip(asked, answers, strict=True), 1):
         if number % AT_ONCE == 0:
             await asyncio.sleep(0)
-        found.append(outcome(work, answer))
-    return found
+        write(work, answer, added())
 
 
-def metered(work: Work, answer: Answer) -> Fields:
+def metered(work: Work, answer: Answer, into: pb.MeterOutcome) -> None:
     """What became of an operation of Meter."""
     if not isinstance(answer, Outcome):
-        return {"refused": _refused(answer)}
-    if isinstance(work, Reserve):
-        return {"reserve": outcomes.reserved(answer)}
-    if isinstance(work, Commit):
-        return {"commit": outcomes.committed(answer)}
-    return {"release": outcomes.released(answer)}
+        into.refused.CopyFrom(_refused(answer))
+    elif isinstance(work, Reserve):
+        outcomes.reserved(answer, into.reserve)
+    elif isinstance(work, Commit):
+        outcomes.committed(answer, into.commit)
+    else:
+        outcomes.released(answer, into.release)
 
 
-def used(_item: Work, answer: Answer) -> Fields:
+def used(_item: Work, answer: Answer, into: pb.UsageOutcome) -> None:
     """What became of a usage item."""
     if not isinstance(answer, Outcome):
-        return {"refused": _refused(answer)}
-    return {"accepted": outcomes.counted(answer)}
+        into.refused.CopyFrom(_refused(answer))
+    else:
+        outcomes.counted(answer, into.accepted)
 
 
 def _refused(answer: Refusal | OutcomeUnknown) -> pb.Refusal:

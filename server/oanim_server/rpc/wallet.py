@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from oanim_server.ledger.reads import Grouping
 from oanim_server.rpc import messages, outcomes, requests, shape, streams
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from oanim_server.rpc.call import Call
     from oanim_server.rpc.streams import Work
 
+A = TypeVar("A", bound="Message")
+
 _DEFAULT_DAYS_BEFORE = 29
 _GROUPINGS: dict[int, Grouping] = {
     pb.USAGE_GROUPING_UNSPECIFIED: Grouping.DAY,
@@ -32,11 +34,15 @@ _GROUPINGS: dict[int, Grouping] = {
 }
 
 
-def _written(
-    message: Callable[..., Message], fields: Callable[[Outcome], outcomes.Fields]
-) -> Callable[[Outcome], bytes]:
+def _written(answer: Callable[[], A], write: Callable[[Outcome, A], None]) -> Callable[[Outcome], bytes]:
     """What makes of an outcome the bytes of its answer."""
-    return lambda outcome: message(**fields(outcome)).SerializeToString()
+
+    def written(outcome: Outcome) -> bytes:
+        message = answer()
+        write(outcome, message)
+        return message.SerializeToString()
+
+    return written
 
 
 _reserved = _written(pb.ReserveResponse, outcomes.reserved)
@@ -153,7 +159,9 @@ class WalletServicer:
 
         async with aclosing(streams.in_turn(asked, works, self._ledger)) as decided:
             async for items, answers in decided:
-                yield pb.StreamUsageResponse(outcomes=await streams.answered(items, answers, streams.used))
+                response = pb.StreamUsageResponse()
+                await streams.answered(items, answers, response.outcomes.add, streams.used)
+                yield response
 
     async def Meter(
         self, asked: AsyncIterator[pb.MeterRequest], call: Call
@@ -163,4 +171,6 @@ class WalletServicer:
 
         async with aclosing(streams.in_turn(asked, works, self._ledger)) as decided:
             async for operations, answers in decided:
-                yield pb.MeterResponse(outcomes=await streams.answered(operations, answers, streams.metered))
+                response = pb.MeterResponse()
+                await streams.answered(operations, answers, response.outcomes.add, streams.metered)
+                yield response
