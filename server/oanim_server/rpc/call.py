@@ -27,6 +27,8 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 
 # A service names the same accounts many times a second.
 _account_id = lru_cache(maxsize=65_536)(ids.account_id)
+# Found once: an enumeration's look-up of its member costs more than comparing it.
+_USER = Role.USER
 
 
 class Call:
@@ -71,7 +73,7 @@ class Call:
             account = _account_id(named)
         except ValueError:
             raise NotFound(what="account") from None
-        if account != own and self.caller.role == Role.USER:
+        if account != own and self.caller.role is _USER:
             raise NotFound(what="account")
         return account
 
@@ -89,7 +91,7 @@ class Call:
         """
         found = reference_of(named)
         caller: Caller | None = getattr(self, "caller", None)
-        foreign = caller is not None and caller.role == Role.USER
+        foreign = caller is not None and caller.role is _USER
         if found is None or (caller is not None and foreign and found[0] != caller.account_id):
             raise NotFound(what="checkout")
         return found
@@ -103,6 +105,6 @@ class Call:
             wallet_id, number = ids.reservation_id(named)
         except ValueError:
             raise NotFound(what=what) from None
-        if wallet_id != self.caller.account_id and self.caller.role == Role.USER:
+        if wallet_id != self.caller.account_id and self.caller.role is _USER:
             raise NotFound(what=what)
         return wallet_id, number

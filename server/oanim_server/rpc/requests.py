@@ -12,37 +12,64 @@ from oanim_server.rendering.holding import Held, UnderLease
 from oanim_server.rpc import render_messages, shape
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from oanim_server.pricing.prices import Prices
     from oanim_server.rpc.call import Call
     from openanimate.metering.v1 import wallet_service_pb2
 
+# Found once: an enumeration's look-up of its member costs more than comparing it.
+_WORKER = Role.WORKER
+
 
 async def reserve(request: wallet_service_pb2.ReserveRequest, call: Call, prices: Prices) -> Reserve:
     """A Reserve, with its line priced; what cannot be priced is refused at its turn, after its key."""
+    operation = hold(request, call, prices)
+    return operation if isinstance(operation, Reserve) else await operation
+
+
+def hold(
+    request: wallet_service_pb2.ReserveRequest, call: Call, prices: Prices
+) -> Reserve | Awaitable[Reserve]:
+    """The same; awaited where there is a line to price, because most have none and a coroutine is dear."""
+    caller = call.caller
     wallet_id, companion, under = _payer(request, call)
-    fields: dict[str, Any] = {
-        "wallet_id": wallet_id,
-        "companion": companion,
-        "under": under,
-        "caller": call.caller.account_id,
-        "opener": call.caller.account_id,
-        "api_key_id": call.caller.key_id,
-        "idempotency_key": shape.idempotency_key(request.idempotency_key),
-        "ttl": shape.reservation_ttl(request.ttl_seconds),
-        "spend_scopes": shape.spend_scopes(request.spend_scopes),
-        "labels": shape.labels(request.labels),
-    }
+    idempotency_key = shape.idempotency_key(request.idempotency_key)
+    ttl = shape.reservation_ttl(request.ttl_seconds)
+    spend_scopes = shape.spend_scopes(request.spend_scopes)
+    labels = shape.labels(request.labels)
+    # Of a line, the amount is its price.
+    amount_micros, asked = 1, None
     if shape.chosen("hold", request.WhichOneof("hold")) == "amount_micros":
-        fields["amount_micros"] = shape.amount("amount_micros", request.amount_micros)
-        return Reserve(**fields)
-    model = shape.model("line.model", request.line.model)
-    quantity = shape.quantity("line.quantity", request.line.quantity)
-    fields["asked"] = (model, quantity)
+        amount_micros = shape.amount("amount_micros", request.amount_micros)
+    else:
+        line = request.line
+        asked = shape.model("line.model", line.model), shape.quantity("line.quantity", line.quantity)
+    operation = Reserve(
+        wallet_id=wallet_id,
+        caller=caller.account_id,
+        idempotency_key=idempotency_key,
+        companion=companion,
+        amount_micros=amount_micros,
+        asked=asked,
+        under=under,
+        opener=caller.account_id,
+        api_key_id=caller.key_id,
+        ttl=ttl,
+        spend_scopes=spend_scopes,
+        labels=labels,
+    )
+    return operation if asked is None else _priced(operation, *asked, prices)
+
+
+async def _priced(operation: Reserve, model: str, quantity: int, prices: Prices) -> Reserve:
     try:
         quote = await prices.quote_quantity(model, quantity)
     except Refusal as refusal:
-        return Reserve(**{**fields, "amount_micros": 1, "companion": Refused(refusal)})
-    return Reserve(**fields, amount_micros=quote.amount_micros, line=quote.line)
+        operation.companion = Refused(refusal)
+    else:
+        operation.amount_micros, operation.line = quote.amount_micros, quote.line
+    return operation
 
 
 def _payer(
@@ -51,7 +78,7 @@ def _payer(
     """Whose wallet pays, with what, under which lease: the account that is named or, of a worker, that of the
     render that it works on.
     """
-    if call.caller.role is not Role.WORKER:
+    if call.caller.role is not _WORKER:
         if request.render_id or request.epoch:
             raise InvalidField(field="render_id", description="only a worker works on a render")
         return call.account(request.account_id), None, None
@@ -63,30 +90,39 @@ def _payer(
 
 def _under_lease(wallet_id: int, number: int, call: Call) -> UnderLease | None:
     """What goes with a worker's change of a hold."""
-    if call.caller.role is not Role.WORKER:
+    if call.caller.role is not _WORKER:
         return None
     return UnderLease((wallet_id, number), call.caller.account_id)
 
 
-async def metered(
+def metered(
     operation: wallet_service_pb2.MeterOperation, call: Call, prices: Prices
-) -> Reserve | Commit | Release:
+) -> Reserve | Commit | Release | Awaitable[Reserve]:
     """An operation of a Meter stream; a Commit or a Release may name the key of its Reserve."""
     kind = shape.chosen("operation", operation.WhichOneof("operation"))
     if kind == "reserve":
-        return await reserve(operation.reserve, call, prices)
-    named: tuple[str, int] = ("", 0)
-    if operation.reserve_key:
-        if (operation.commit if kind == "commit" else operation.release).reservation_id:
-            raise InvalidField(
-                field="reserve_key",
-                description="give the reservation or the key of its Reserve, not both",
-            )
-        key = shape.text("reserve_key", operation.reserve_key, shape.MAX_KEY_BYTES)
-        named = key, call.account(operation.account_id)
+        return hold(operation.reserve, call, prices)
     if kind == "commit":
-        return commit(operation.commit, call, *named)
-    return release(operation.release, call, *named)
+        charge = operation.commit
+        return commit(charge, call, *_reserve_of(operation, charge, call))
+    rest = operation.release
+    return release(rest, call, *_reserve_of(operation, rest, call))
+
+
+def _reserve_of(
+    operation: wallet_service_pb2.MeterOperation,
+    request: wallet_service_pb2.CommitRequest | wallet_service_pb2.ReleaseRequest,
+    call: Call,
+) -> tuple[str, int]:
+    """The key and the account of the Reserve that is named instead of a reservation."""
+    key = operation.reserve_key
+    if not key:
+        return "", 0
+    if request.reservation_id:
+        raise InvalidField(
+            field="reserve_key", description="give the reservation or the key of its Reserve, not both"
+        )
+    return shape.text("reserve_key", key, shape.MAX_KEY_BYTES), call.account(operation.account_id)
 
 
 async def usage(item: wallet_service_pb2.UsageItem, call: Call, prices: Prices) -> Report | Use:

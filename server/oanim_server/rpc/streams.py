@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
     from oanim_server.ledger.ledger import Ledger
+    from oanim_server.pricing.prices import Prices
     from oanim_server.rpc.call import Call
     from openanimate.metering.v1 import wallet_service_pb2 as pb
 
@@ -34,7 +35,11 @@ AT_ONCE = 100
 
 
 async def works(
-    field: str, asked: Sequence[T], call: Call, read: Callable[[T, Call], Awaitable[Operation]]
+    field: str,
+    asked: Sequence[T],
+    call: Call,
+    prices: Prices,
+    read: Callable[[T, Call, Prices], Operation | Awaitable[Operation]],
 ) -> list[Work]:
     """The operations of a message, at the caller's rate; one that is misshapen is refused in its place.
 
@@ -48,7 +53,8 @@ async def works(
         if number % AT_ONCE == 0:
             await asyncio.sleep(0)
         try:
-            found.append(await read(each, call))
+            work = read(each, call, prices)
+            found.append(work if isinstance(work, Operation) else await work)
         except Refusal as refusal:
             found.append(refusal)
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from oanim_server.ledger.reads import Grouping
@@ -57,8 +56,6 @@ class WalletServicer:
     def __init__(self, ledger: Ledger, prices: Prices) -> None:
         self._ledger = ledger
         self._prices = prices
-        self._operation = partial(requests.metered, prices=prices)
-        self._usage = partial(requests.usage, prices=prices)
 
     async def GetWallet(self, request: pb.GetWalletRequest, call: Call) -> pb.GetWalletResponse:
         facts = await self._ledger.wallet(call.account(request.account_id))
@@ -155,7 +152,7 @@ class WalletServicer:
         self, asked: AsyncIterator[pb.StreamUsageRequest], call: Call
     ) -> AsyncGenerator[pb.StreamUsageResponse]:
         async def works(request: pb.StreamUsageRequest) -> list[Work]:
-            return await streams.works("items", request.items, call, self._usage)
+            return await streams.works("items", request.items, call, self._prices, requests.usage)
 
         async with aclosing(streams.in_turn(asked, works, self._ledger)) as decided:
             async for items, answers in decided:
@@ -167,7 +164,7 @@ class WalletServicer:
         self, asked: AsyncIterator[pb.MeterRequest], call: Call
     ) -> AsyncGenerator[pb.MeterResponse]:
         async def works(request: pb.MeterRequest) -> list[Work]:
-            return await streams.works("operations", request.operations, call, self._operation)
+            return await streams.works("operations", request.operations, call, self._prices, requests.metered)
 
         async with aclosing(streams.in_turn(asked, works, self._ledger)) as decided:
             async for operations, answers in decided:
