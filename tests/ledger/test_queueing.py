@@ -104,8 +104,8 @@ def test_a_message_is_answered_once_and_a_refusal_in_it_is_its_own_answer(
     misshapen: Refusal = InvalidField(field="amount_micros", description="it is 0")
     message = Message([reserve(1), misshapen, reserve(2)], loop)
     first, second = take(deque([message]), 1_000)
-    assert message.answer(second.future.number, "b") is None  # type: ignore[union-attr]
-    assert message.answer(first.future.number, "a") == (message.future, ["a", misshapen, "b"])  # type: ignore[union-attr]
+    assert message.answer(second.number, "b") is None
+    assert message.answer(first.number, "a") == (message.future, ["a", misshapen, "b"])
     empty = Message([misshapen], loop)
     assert (len(empty), empty.future.result()) == (0, [misshapen])
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from oanim_server.database.engine import CommitUnknownError, driver_of, is_away, is_conflict, is_duplicate
 from oanim_server.ledger.group import DEFERRED, Group
 from oanim_server.ledger.operations import Operation
-from oanim_server.ledger.queueing import Message, Pending, Place, take
+from oanim_server.ledger.queueing import Message, Pending, take
 from oanim_server.ledger.refusals import (
     Conflict,
     DatabaseAway,
@@ -422,10 +422,10 @@ def _deliver(group: Sequence[Pending], answers: Sequence[Any]) -> int:
         if answer is DEFERRED:
             continue
         waiting = pending.future
-        if isinstance(waiting, Place):
-            whole = waiting.message.answer(waiting.number, answer)
+        if isinstance(waiting, Message):
+            whole = waiting.answer(pending.number, answer)
             if whole is not None:
-                batches.setdefault(waiting.message.loop, []).append((*whole, pending))
+                batches.setdefault(waiting.loop, []).append((*whole, pending))
         elif isinstance(waiting, Future):
             _resolve([(waiting, answer, pending)])
         elif pending.loop is not None:

@@ -8,9 +8,9 @@ message, but where it is of one of its wallets.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from oanim_server.ledger.operations import Operation, SettleDue
 from oanim_server.ledger.refusals import Refusal
@@ -30,12 +30,16 @@ PORTION = 100
 
 @dataclass(slots=True)
 class Pending:
-    """An operation that waits, and who waits for it; `answer` makes of its outcome what that wants."""
+    """An operation that waits, and who waits for it; `answer` makes of its outcome what that wants.
+
+    Of a message, `number` says where among its answers that of the operation belongs.
+    """
 
     work: Work
-    future: asyncio.Future[Any] | Future[Any] | Place
+    future: asyncio.Future[Any] | Future[Any] | Message
     loop: asyncio.AbstractEventLoop | None
     answer: Callable[[Outcome], Any] | None = None
+    number: int = 0
     # What was made, and of which outcome: a group that is run again has others.
     _made: tuple[Outcome, Any] | None = None
 
@@ -59,12 +63,17 @@ class Pending:
     @property
     def abandoned(self) -> bool:
         """Whether nobody waits for it and nothing is lost without it."""
-        return self.future.cancelled() and (self.starts_work or isinstance(self.work, SettleDue))
+        return self.future.cancelled() and _needless(self.work)
 
     @property
     def wallet_id(self) -> int:
         """Its wallet; 0 without one."""
         return self.work.wallet_id if isinstance(self.work, Operation) else 0
+
+
+def _needless(work: Work) -> bool:
+    """Whether nothing is lost without it when nobody waits for it."""
+    return isinstance(work, Operation) and (work.starts_work or isinstance(work, SettleDue))
 
 
 class Message:
@@ -77,9 +86,7 @@ class Message:
         self.loop = loop
         self._answers: list[Any] = list(works)
         self._waiting = deque(
-            Pending(work, Place(self, number), loop)
-            for number, work in enumerate(works)
-            if not isinstance(work, Refusal)
+            (number, work) for number, work in enumerate(works) if not isinstance(work, Refusal)
         )
         self._left = len(self._waiting)
         if not self._left:
@@ -88,36 +95,33 @@ class Message:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def give(self, most: int, full: Callable[[int], bool]) -> Iterator[Pending]:
+    def give(self, most: int, admits: Callable[[int], bool]) -> Iterator[Pending]:
         """The next of its operations, up to the first whose wallet is full in this group."""
-        waiting = self._waiting
-        while waiting and most and not full(waiting[0].wallet_id):
-            pending = waiting.popleft()
-            if not pending.abandoned:
+        waiting, cancelled = self._waiting, self.cancelled()
+        while waiting and most:
+            number, work = waiting[0]
+            dropped = cancelled and _needless(work)
+            if not dropped and not admits(work.wallet_id):
+                break
+            waiting.popleft()
+            if not dropped:
                 most -= 1
-                yield pending
+                yield Pending(work, self, self.loop, None, number)
 
     @property
     def wallets(self) -> set[int]:
         """Those that its operations which wait are of."""
-        return {pending.wallet_id for pending in self._waiting}
+        return {work.wallet_id for _, work in self._waiting}
+
+    def cancelled(self) -> bool:
+        """Whether nobody waits for its answers any more."""
+        return self.future.cancelled()
 
     def answer(self, number: int, answer: Any) -> tuple[asyncio.Future[list[Any]], list[Any]] | None:
         """Note the answer of one of its operations; with the last, who waits and what for."""
         self._answers[number] = answer
         self._left -= 1
         return None if self._left else (self.future, self._answers)
-
-
-class Place(NamedTuple):
-    """Where the answer of one operation of a message belongs."""
-
-    message: Message
-    number: int
-
-    def cancelled(self) -> bool:
-        """Whether nobody waits for it any more."""
-        return self.message.future.cancelled()
 
 
 Entry: TypeAlias = Pending | Message
@@ -133,30 +137,33 @@ def take(queue: deque[Entry], most: int) -> list[Pending]:
     portion = PORTION if 0 < messages < len(queue) else most
     group: list[Pending] = []
     kept: list[Entry] = []
-    of_wallet: defaultdict[int, int] = defaultdict(int)
+    of_wallet: dict[int, int] = {}
     # Wallets that something kept is of: what comes later waits behind it.
     behind: set[int] = set()
 
-    def full(wallet_id: int) -> bool:
-        return wallet_id in behind or of_wallet.get(wallet_id, 0) >= PER_WALLET
+    def admits(wallet_id: int) -> bool:
+        """Whether there is room for one more of a wallet, which is counted."""
+        taken = of_wallet.get(wallet_id, 0)
+        if taken >= PER_WALLET or wallet_id in behind:
+            return False
+        of_wallet[wallet_id] = taken + 1
+        return True
 
     while queue and len(group) < most:
         entry = queue.popleft()
         if isinstance(entry, Message):
-            for pending in entry.give(min(portion, most - len(group)), full):
-                of_wallet[pending.wallet_id] += 1
-                group.append(pending)
+            group += entry.give(min(portion, most - len(group)), admits)
             if entry:
                 kept.append(entry)
                 behind |= entry.wallets if queue else set()
         elif not entry.abandoned:
+            wallet_id = entry.wallet_id
             # What is of no wallet has no order to keep.
-            if entry.wallet_id and full(entry.wallet_id):
-                kept.append(entry)
-                behind.add(entry.wallet_id)
-            else:
-                of_wallet[entry.wallet_id] += 1
+            if admits(wallet_id) or not wallet_id:
                 group.append(entry)
+            else:
+                kept.append(entry)
+                behind.add(wallet_id)
     if kept and len(of_wallet) == 1 and portion == most:
         kept = _fill(group, kept, most)
     queue.extendleft(reversed(kept))
@@ -172,7 +179,7 @@ def _fill(group: list[Pending], kept: list[Entry], most: int) -> list[Entry]:
         elif isinstance(entry, Pending):
             group.append(entry)
         else:
-            group += entry.give(most - len(group), lambda _wallet_id: False)
+            group += entry.give(most - len(group), lambda _wallet_id: True)
             if entry:
                 left.append(entry)
     return left
