@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from oanim_server.ledger import crediting
 from oanim_server.ledger.operations import Operation, fingerprint_of
@@ -27,9 +27,7 @@ class Grant(Correction):
     amount_micros: int
     lifetime: int | None = None
 
-    @property
-    def method(self) -> Method:
-        return Method.GRANT
+    method: ClassVar[Method] = Method.GRANT
 
     def fingerprint(self) -> bytes:
         return fingerprint_of("grant", self.amount_micros, self.lifetime, self.note.reason)
@@ -53,9 +51,7 @@ class Adjust(Correction):
 
     amount_micros: int
 
-    @property
-    def method(self) -> Method:
-        return Method.ADJUST
+    method: ClassVar[Method] = Method.ADJUST
 
     def fingerprint(self) -> bytes:
         return fingerprint_of("adjust", self.amount_micros, self.note.reason)
@@ -81,9 +77,7 @@ class Freeze(Correction):
 
     frozen: bool
 
-    @property
-    def method(self) -> Method:
-        return Method.FREEZE
+    method: ClassVar[Method] = Method.FREEZE
 
     def fingerprint(self) -> bytes:
         return fingerprint_of("freeze", self.frozen, self.note.reason)

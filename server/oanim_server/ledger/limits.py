@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from oanim_server.ledger import crediting
 from oanim_server.ledger.operations import Operation, fingerprint_of
@@ -42,9 +42,7 @@ class SetLimit(OnLimit):
 
     limit_micros: int
 
-    @property
-    def method(self) -> Method:
-        return Method.SET_LIMIT
+    method: ClassVar[Method] = Method.SET_LIMIT
 
     def fingerprint(self) -> bytes:
         return fingerprint_of("set limit", self.api_key_id, self.period, self.limit_micros)
@@ -67,9 +65,7 @@ class SetLimit(OnLimit):
 class DeleteLimit(OnLimit):
     """Take a limit away, if it is there."""
 
-    @property
-    def method(self) -> Method:
-        return Method.DELETE_LIMIT
+    method: ClassVar[Method] = Method.DELETE_LIMIT
 
     def fingerprint(self) -> bytes:
         return fingerprint_of("delete limit", self.api_key_id, self.period)

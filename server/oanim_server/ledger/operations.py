@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import orjson
 
@@ -72,20 +72,15 @@ class Operation:
     idempotency_key: str
     companion: Companion | None = None
 
+    # Whether its refusals are remembered, and whether it waits behind commits when the queue is full.
+    starts_work: ClassVar[bool] = False
+    # Whether it makes its wallet.
+    opens_wallet: ClassVar[bool] = False
+
     @property
     def method(self) -> Method:
         """The name space of its idempotency key."""
         raise NotImplementedError
-
-    @property
-    def starts_work(self) -> bool:
-        """Whether its refusals are remembered, and whether it waits behind commits when the queue is full."""
-        return False
-
-    @property
-    def opens_wallet(self) -> bool:
-        """Whether it makes its wallet."""
-        return False
 
     def caps(self, working: WorkingSet) -> list[Cap]:  # noqa: ARG002 - most count under nothing of their own
         """What it counts under, besides what its reservation does."""
@@ -116,13 +111,8 @@ class OpenWallet(Operation):
     grant_micros: int
     lifetime: int | None = None
 
-    @property
-    def method(self) -> Method:
-        return Method.SIGN_UP
-
-    @property
-    def opens_wallet(self) -> bool:
-        return True
+    method: ClassVar[Method] = Method.SIGN_UP
+    opens_wallet: ClassVar[bool] = True
 
     def fingerprint(self) -> bytes:
         return fingerprint_of("open", self.grant_micros, self.lifetime)
@@ -162,13 +152,11 @@ class Reserve(Operation):
     labels: dict[str, str] = field(default_factory=dict)
     for_method: Method = Method.RESERVE
 
+    starts_work: ClassVar[bool] = True
+
     @property
     def method(self) -> Method:
         return self.for_method
-
-    @property
-    def starts_work(self) -> bool:
-        return True
 
     def caps(self, working: WorkingSet) -> list[Cap]:
         if not self.spend_scopes and not working.limits:
@@ -249,9 +237,7 @@ class Commit(OnReservation):
     keep_rest: bool = False
     capture: int = 1
 
-    @property
-    def method(self) -> Method:
-        return Method.COMMIT
+    method: ClassVar[Method] = Method.COMMIT
 
     def fingerprint(self) -> bytes:
         return fingerprint_of(
@@ -286,9 +272,7 @@ class Release(OnReservation):
 
     opener: int | None = None
 
-    @property
-    def method(self) -> Method:
-        return Method.RELEASE
+    method: ClassVar[Method] = Method.RELEASE
 
     def fingerprint(self) -> bytes:
         return fingerprint_of("release", self.reservation)
@@ -314,9 +298,7 @@ class EndHold(OnReservation):
 
     ending: Ending
 
-    @property
-    def method(self) -> Method:
-        return Method.COMMIT
+    method: ClassVar[Method] = Method.COMMIT
 
     def fingerprint(self) -> bytes:
         return fingerprint_of("end", self.reservation)
@@ -340,9 +322,7 @@ class Extend(OnReservation):
     amount_micros: int = 0
     ttl: int | None = None
 
-    @property
-    def method(self) -> Method:
-        return Method.EXTEND
+    method: ClassVar[Method] = Method.EXTEND
 
     def fingerprint(self) -> bytes:
         return fingerprint_of("extend", self.reservation, self.amount_micros, self.ttl)
@@ -368,9 +348,7 @@ class Extend(OnReservation):
 class SettleDue(Operation):
     """Nothing of its own: what is due on the wallet is written before it, as before every operation."""
 
-    @property
-    def method(self) -> Method:
-        return Method.SETTLE_DUE
+    method: ClassVar[Method] = Method.SETTLE_DUE
 
     def fingerprint(self) -> bytes:
         return b""

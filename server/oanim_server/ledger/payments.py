@@ -8,7 +8,7 @@ words in either order, come to the same.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from oanim_server.ledger import crediting
 from oanim_server.ledger.operations import Companion, Operation, fingerprint_of
@@ -52,9 +52,7 @@ class Settle(Operation):
 
     payment: Payment
 
-    @property
-    def method(self) -> Method:
-        return Method.PAYMENT
+    method: ClassVar[Method] = Method.PAYMENT
 
     def fingerprint(self) -> bytes:
         return fingerprint_of("payment", self.idempotency_key)

@@ -7,7 +7,7 @@ Without one an item is charged as it arrives, for what is available, and the res
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from oanim_server.ledger import journal, movements, rules
 from oanim_server.ledger.operations import OnReservation, Operation, fingerprint_of
@@ -25,9 +25,7 @@ class Report(OnReservation):
     quantity: int
     idempotency_key: str = ""
 
-    @property
-    def method(self) -> Method:
-        return Method.REPORT
+    method: ClassVar[Method] = Method.REPORT
 
     def fingerprint(self) -> bytes:
         return b""
@@ -56,9 +54,7 @@ class Use(Operation):
     line: Line | None
     labels: dict[str, str]
 
-    @property
-    def method(self) -> Method:
-        return Method.USAGE
+    method: ClassVar[Method] = Method.USAGE
 
     def caps(self, working: WorkingSet) -> list[Cap]:
         wallet = working.wallets.get(self.wallet_id)
