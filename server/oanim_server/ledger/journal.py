@@ -10,16 +10,19 @@ bytes. Changing this breaks every chain that was ever written.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, NamedTuple
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
 from oanim_server.ledger.values import (
     Kind,
+    Line,
     Lot,
     Outcome,
     Reservation,
     ReservationFacts,
+    Scope,
     State,
     UsageItem,
     Wallet,
@@ -64,7 +67,7 @@ class Row(NamedTuple):
 
 
 COLUMNS = Row._fields
-_BYTES = (COLUMNS.index("fingerprint"), COLUMNS.index("seal"))
+_FINGERPRINT, _SEAL = COLUMNS.index("fingerprint"), COLUMNS.index("seal")
 
 
 def compact(value: object) -> str:
@@ -72,22 +75,32 @@ def compact(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
-def link_of(former: bytes, fields: tuple[object, ...]) -> bytes:
+def link_of(former: bytes, fields: tuple[Any, ...]) -> bytes:
     """Chain a row, given without its link, to the former one."""
     values = list(fields)
-    for place in _BYTES:
-        value = values[place]
-        if value is not None:
-            values[place] = value.hex()  # type: ignore[attr-defined]
+    if (fingerprint := fields[_FINGERPRINT]) is not None:
+        values[_FINGERPRINT] = fingerprint.hex()
+    if (seal := fields[_SEAL]) is not None:
+        values[_SEAL] = seal.hex()
     return hashlib.sha256(former + orjson.dumps(values)).digest()
 
 
 def seal_of_reservation(reservation: Reservation) -> bytes:
     """SHA-256 of what never changes of a reservation and stands in no column of the journal."""
-    line = list(reservation.line) if reservation.line else None
-    scopes = [list(scope) for scope in reservation.scopes]
-    labels = sorted(reservation.labels.items())
-    opened = [reservation.opener, reservation.api_key_id, line, scopes, labels]
+    labels = tuple(sorted(reservation.labels.items())) if reservation.labels else ()
+    return _seal_of(reservation.opener, reservation.api_key_id, reservation.line, reservation.scopes, labels)
+
+
+# What a key holds credits for is often the same as before: all but the amount.
+@lru_cache(maxsize=4_096)
+def _seal_of(
+    opener: int,
+    api_key_id: str,
+    line: Line | None,
+    scopes: tuple[Scope, ...],
+    labels: tuple[tuple[str, str], ...],
+) -> bytes:
+    opened = [opener, api_key_id, line and list(line), [list(scope) for scope in scopes], labels]
     return hashlib.sha256(orjson.dumps(opened)).digest()
 
 

@@ -247,6 +247,7 @@ class Commit(OnReservation):
     def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:
         wallet = working.wallet(self.wallet_id)
         reservation = working.reservation(self.wallet_id, self.reservation)
+        now = working.time(wallet)
         decided = rules.commit(
             wallet,
             reservation,
@@ -254,10 +255,10 @@ class Commit(OnReservation):
             caller=self.caller,
             capture=self.capture,
             keep_rest=self.keep_rest,
-            now=working.time(wallet),
+            now=now,
         )
         if isinstance(decided, rules.Captured):
-            return movements.capture(working, wallet, reservation, decided, attempt, at=working.time(wallet))
+            return movements.capture(working, wallet, reservation, decided, attempt, at=now)
         if isinstance(decided, rules.SettledLate):
             return movements.settle_late(working, wallet, reservation, decided, attempt)
         return movements.as_captured(working, reservation, decided.capture, self.amount_micros, self.quantity)

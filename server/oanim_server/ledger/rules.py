@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 
+# An expired one may be settled late.
+_ENDED = (State.COMMITTED, State.RELEASED, State.SETTLED_LATE)
+
+
 class Held(NamedTuple):
     """Set these parts of lots aside."""
 
@@ -181,7 +185,7 @@ def commit(
         raise NotYourHold(opened_by=reservation.opener)
     if capture <= reservation.captures:
         return AsCaptured(capture)
-    if reservation.state in (State.COMMITTED, State.RELEASED, State.SETTLED_LATE):
+    if reservation.state in _ENDED:
         raise ended(reservation)
     late = reservation.state is State.EXPIRED
     if late and now >= (reservation.ended_at or 0) + LATE_SETTLEMENT_WINDOW:
