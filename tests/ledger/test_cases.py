@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from oanim_server.ledger.group import Group, GuardError
-from oanim_server.ledger.operations import Refused
+from oanim_server.ledger.operations import Commit, Operation, Refused
 from oanim_server.ledger.refusals import (
     AccountFrozen,
     AlreadyCommitted,
@@ -24,7 +24,7 @@ from oanim_server.ledger.refusals import (
     SpendLimitExceeded,
 )
 from oanim_server.ledger.values import DAY, SECOND, SERVER, Line, Method, Outcome, Scope, State, WalletFacts
-from tests.ledger.driving import of_lots, unchecked
+from tests.ledger.driving import batch, of_lots, unchecked
 
 if TYPE_CHECKING:
     from oanim_server.ledger.values import ReservationFacts
@@ -432,3 +432,52 @@ def test_scopes_of_two_wallets_do_not_meet(ledger: Driven) -> None:
     ledger.hold(first, 50, spend_scopes=scopes)
     ledger.hold(second, 50, spend_scopes=scopes)
     assert ledger.count("spend_counters") == 2
+
+
+# What JSON escapes, what SQL quotes, what is longer as bytes, and what looks like a number or a path.
+KEYS = (
+    '"',
+    "\\",
+    "\\u0041",
+    "'",
+    "{}",
+    "1",
+    "1.0",
+    "null",
+    "$.a",
+    "a\tb",
+    "\x01",
+    "\x7f",
+    "é",
+    "日本",
+    "💶",
+    "a b",
+)
+
+
+def test_whatever_a_key_is_made_of_it_is_found_again_on_its_wallet_alone(ledger: Driven) -> None:
+    """One group holds under the same keys on two wallets and charges one by its key, then all is repeated."""
+    first, second = ledger.open_wallet(10_000), ledger.open_wallet(10_000)
+    works: list[Operation] = []
+    for n, key in enumerate(KEYS, 1):
+        works += [ledger.reserve(first, n, key), ledger.reserve(second, 100 + n, key)]
+    held = batch(ledger.ledger, works)
+    assert [answer.reservation.reserved_micros for answer in held] == [
+        micros for n in range(1, len(KEYS) + 1) for micros in (n, 100 + n)
+    ]
+    charges = [
+        Commit(wallet_id=wallet, caller=wallet, idempotency_key=key, reserve_key=key, amount_micros=1)
+        for key in KEYS
+        for wallet in (second, first)
+    ]
+    charged = batch(ledger.ledger, charges)
+    assert {answer.wallet.wallet_id for answer in charged} == {first, second}
+    assert [answer.reservation.number for answer in charged[1::2]] == [
+        answer.reservation.number for answer in held[::2]
+    ]
+    before = [ledger.wallet(wallet) for wallet in (first, second)]
+    again = batch(ledger.ledger, [*works, *charges])
+    assert all(answer.replayed for answer in again)
+    assert [answer._replace(replayed=False) for answer in again] == [*held, *charged]
+    assert [ledger.wallet(wallet) for wallet in (first, second)] == before
+    assert ledger.problems() == []

@@ -48,9 +48,10 @@ class Asked(NamedTuple):
 class Loaded(NamedTuple):
     """What was found, as rows in the order of the columns.
 
-    `now` was read when the wallets were locked. `made` are reservations that were named by their Reserves:
-    before each is its number in `reserves`. `last_place` is SQLite's: where it keeps the latest row of the
-    journal, of whatever wallet.
+    `now` was read when the wallets were locked. `made` are reservations that were named by their Reserves,
+    which stand before them. There may be more than was asked for of `known`, `refusals` and `made`: what has
+    the key and the wallet of an attempt, and another caller or method. `last_place` is SQLite's: where it
+    keeps the latest row of the journal, of whatever wallet.
     """
 
     now: int

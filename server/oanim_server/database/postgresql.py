@@ -109,10 +109,10 @@ SELECT (
   JOIN reservations AS r USING (wallet_id, number)
 ), (
   SELECT coalesce(
-    json_agg(json_build_array(asked.place - 1, {prefixed("r", RESERVATION_COLUMNS)})), '[]'
+    json_agg(json_build_array(idem_key, wallet, caller, method, {prefixed("r", RESERVATION_COLUMNS)})), '[]'
   )::text
-  FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::integer[]) WITH ORDINALITY
-    AS asked (idem_key, wallet, caller, method, place)
+  FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::integer[])
+    AS asked (idem_key, wallet, caller, method)
   JOIN transactions AS t USING (idem_key, caller, method)
   JOIN reservations AS r ON r.wallet_id = t.wallet_id AND r.number = t.reservation
   WHERE t.idem_key IS NOT NULL AND t.wallet_id + 0 = asked.wallet

@@ -23,6 +23,7 @@ from oanim_server.database.columns import (
     USAGE_ITEM_COLUMNS,
     WALLET_COLUMNS,
     Asked,
+    Identity,
     Loaded,
     in_json,
     listed,
@@ -57,39 +58,41 @@ def lock_and_load(driver: sqlite3.Connection, asked: Asked) -> Loaded:
     now = clock(driver)
     values = (
         _json(asked.wallet_ids),
-        _json(asked.identities),
-        _json(asked.starting),
+        _by_key(asked.identities),
+        _by_key(asked.starting),
         _json(asked.reservations),
-        _json(asked.reserves),
+        _by_key(asked.reserves),
     )
     *found, last_place = driver.execute(_LOAD, values).fetchone()
     return loaded(now, found, last_place)
 
 
-# Joins through json_each: for `(a, b) IN (VALUES ...)` SQLite would scan the whole index.
+# Joins through json_each: for `(a, b) IN (VALUES ...)` SQLite would scan the whole index. Of an attempt they
+# have the key and the wallet: to take four fields out of JSON costs more than to look for a row, and the few
+# that others have under the same key on the same wallet do no harm.
 _LOAD = f"""
 SELECT (
   SELECT json_group_array(json_array({in_json("w", WALLET_COLUMNS, _HEX)}))
   FROM json_each(?1) AS asked CROSS JOIN wallets AS w WHERE w.wallet_id = asked.value
 ), (
   SELECT json_group_array(json_array({in_json("t", TRANSACTION_COLUMNS, _HEX)}))
-  FROM json_each(?2) AS asked CROSS JOIN transactions AS t
-  WHERE t.idem_key = asked.value ->> 0 AND t.wallet_id = asked.value ->> 1
-    AND t.caller = asked.value ->> 2 AND t.method = asked.value ->> 3
+  FROM json_each(?2) AS part CROSS JOIN json_each(part.value) AS asked CROSS JOIN transactions AS t
+  WHERE t.idem_key = asked.key AND t.wallet_id = asked.value
 ), (
   SELECT json_group_array(json_array({in_json("r", REFUSAL_COLUMNS, _HEX)}))
-  FROM json_each(?3) AS asked CROSS JOIN refusals AS r
-  WHERE r.idem_key = asked.value ->> 0 AND r.wallet_id = asked.value ->> 1
-    AND r.caller = asked.value ->> 2 AND r.method = asked.value ->> 3
+  FROM json_each(?3) AS part CROSS JOIN json_each(part.value) AS asked CROSS JOIN refusals AS r
+  WHERE r.idem_key = asked.key AND r.wallet_id = asked.value
 ), (
   SELECT json_group_array(json_array({prefixed("r", RESERVATION_COLUMNS)}))
   FROM json_each(?4) AS asked CROSS JOIN reservations AS r
   WHERE r.wallet_id = asked.value ->> 0 AND r.number = asked.value ->> 1
 ), (
-  SELECT json_group_array(json_array(asked.key, {prefixed("r", RESERVATION_COLUMNS)}))
-  FROM json_each(?5) AS asked CROSS JOIN transactions AS t CROSS JOIN reservations AS r
-  WHERE t.idem_key = asked.value ->> 0 AND t.wallet_id = asked.value ->> 1
-    AND t.caller = asked.value ->> 2 AND t.method = asked.value ->> 3
+  SELECT json_group_array(
+    json_array(t.idem_key, t.wallet_id, t.caller, t.method, {prefixed("r", RESERVATION_COLUMNS)})
+  )
+  FROM json_each(?5) AS part CROSS JOIN json_each(part.value) AS asked CROSS JOIN transactions AS t
+  CROSS JOIN reservations AS r
+  WHERE t.idem_key = asked.key AND t.wallet_id = asked.value
     AND r.wallet_id = t.wallet_id AND r.number = t.reservation
 ), (
   SELECT coalesce(max(place), 0) FROM transactions
@@ -354,6 +357,17 @@ def _gathered(driver: sqlite3.Connection, statement: str, asked: object) -> list
     """All rows as one, for the same reason: a step a statement, not a step a row."""
     found: list[list[Any]] = orjson.loads(driver.execute(statement, (_json(asked),)).fetchone()[0])
     return found
+
+
+def _by_key(identities: Sequence[Identity]) -> str:
+    """The wallets of attempts by their keys, in JSON objects: in one, unless wallets share a key."""
+    parts: list[dict[str, int]] = [{key: wallet_id for key, wallet_id, _, _ in identities}]
+    if len(parts[0]) != len(identities):
+        parts = [{}]
+        for key, wallet_id, _, _ in identities:
+            if all(part.setdefault(key, wallet_id) != wallet_id for part in parts):
+                parts.append({key: wallet_id})
+    return _json(parts)
 
 
 def _json(values: object) -> str:

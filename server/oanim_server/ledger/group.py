@@ -101,8 +101,8 @@ class Group:
                 self._answered[key, wallet_id, caller, method] = (fingerprint, revive(reason, facts))
         for row in found.reservations:
             self._keep(row)
-        for place, *row in found.made:
-            self._made[asked.reserves[place]] = self._keep(row).number
+        for key, wallet_id, caller, method, *row in found.made:
+            self._made[key, wallet_id, caller, method] = self._keep(row).number
         # Of replays.
         made = {(row.wallet_id, row.reservation) for row in working.known.values() if row.reservation}
         missing = list(made - working.reservations.keys())
