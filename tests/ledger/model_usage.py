@@ -82,7 +82,10 @@ class Usage(Holds):
         return self._accepted(None)._replace(charged=charged, uncollected=uncollected)
 
     def uncollected(self) -> list[tuple[int, int, str, int, str]]:
-        """Work that nobody paid for, newest first: reservation, time, model, amount, event."""
+        """Work that nobody paid for, newest first: reservation, time, model, amount, event.
+
+        Items of one instant are in their order.
+        """
         held = [
             (hold.number, hold.ended_at or 0, hold.line.model if hold.line else "", hold.uncollected, "")
             for hold in self.holds.values()
@@ -90,4 +93,4 @@ class Usage(Holds):
         ]
         items = [(0, item.at, item.model, item.uncollected, item.event_id) for item in self.items]
         found = held + [item for item in items if item[3]]
-        return sorted(found, key=lambda work: (-work[1], work[0], work[4]))
+        return sorted(found, key=lambda work: (-work[1], work[0]))

@@ -154,6 +154,8 @@ TAMPERED = {
 @pytest.mark.parametrize("name", TAMPERED)
 def test_a_list_of_places_that_is_wrong_is_found(sqlite_path: Path, name: str) -> None:
     ledger = Driven(Database.open_sqlite(sqlite_path)).start()
+    # So that all places have three digits.
+    written(ledger, 100)
     wallet_id = written(ledger, LONG)
     where = "AND" if "WHERE" in TAMPERED[name][0] else "WHERE"
     places = [

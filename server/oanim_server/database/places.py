@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement
 
-RUN = 32
+RUN = 16
 
 
 def place_of(wallet_id: str, seq: str) -> str:

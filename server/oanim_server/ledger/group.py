@@ -92,7 +92,7 @@ class Group:
         for row in found.wallets:
             wallet = rows.wallet_of(row)
             working.wallets[wallet.wallet_id] = wallet
-            self._terms[wallet.wallet_id] = rows.terms_of(row)
+            self._terms[wallet.wallet_id] = rows.terms_of(wallet)
         for row in found.known:
             known = journal.Row(*row)
             working.known[known.idem_key or "", known.wallet_id, known.caller, known.method] = known
@@ -271,11 +271,11 @@ class Group:
         updated, rewritten = [], []
         for wallet_id, former in working.changed_wallets.items():
             if wallet_id not in working.new_wallets:
-                row = rows.wallet_row(working.wallets[wallet_id])
-                if rows.terms_of(row) == self._terms[wallet_id]:
-                    updated.append(rows.wallet_update(row, former))
+                wallet = working.wallets[wallet_id]
+                if rows.terms_of(wallet) == self._terms[wallet_id]:
+                    updated.append(rows.wallet_update(wallet, former))
                 else:
-                    rewritten.append(rows.wallet_rewrite(row, former))
+                    rewritten.append(rows.wallet_rewrite(wallet, former))
         if updated:
             self._expect(self._statements.update_wallets, updated, places)
         if rewritten:

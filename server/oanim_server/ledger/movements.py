@@ -102,16 +102,12 @@ def capture(
     """Charge parts of a hold, and give back what is not kept: a capture, a release or an expiry."""
     kind = _KINDS[captured.state]
     lots: dict[int, list[int]] = {}
-    entries: defaultdict[Account, int] = defaultdict(int)
     for number, micros in captured.consumed:
         working.move(wallet, lots, number, remaining_micros=-micros, held_micros=-micros)
     charged = captured.charged_micros
     wallet.balance_micros -= charged
     wallet.held_micros -= charged
-    if charged:
-        entries[Account.WALLET] -= charged
-        entries[Account.REVENUE] += charged
-    _nobody_pays(entries, captured.uncollected_micros)
+    entries = _charged(charged, captured.uncollected_micros)
     back = _return(working, wallet, captured.returned, lots, entries)
     reservation.captured_micros += charged
     reservation.uncollected_micros += captured.uncollected_micros
@@ -148,15 +144,11 @@ def settle_late(
     """Charge free credits, or nobody, for work whose hold had expired."""
     now = working.time(wallet)
     lots: dict[int, list[int]] = {}
-    entries: defaultdict[Account, int] = defaultdict(int)
     for number, micros in settled.consumed:
         working.move(wallet, lots, number, remaining_micros=-micros)
     charged = settled.charged_micros
     wallet.balance_micros -= charged
-    if charged:
-        entries[Account.WALLET] -= charged
-        entries[Account.REVENUE] += charged
-    _nobody_pays(entries, settled.uncollected_micros)
+    entries = _charged(charged, settled.uncollected_micros)
     reservation.captured_micros += charged
     reservation.captures += 1
     reservation.captured_quantity += settled.quantity
@@ -191,15 +183,11 @@ def use(
     """Charge work that was done without a hold. It counts under limits; none of them is asked."""
     now = working.time(wallet)
     lots: dict[int, list[int]] = {}
-    entries: defaultdict[Account, int] = defaultdict(int)
     for number, micros in used.consumed:
         working.move(wallet, lots, number, remaining_micros=-micros)
     charged = used.charged_micros
     wallet.balance_micros -= charged
-    if charged:
-        entries[Account.WALLET] -= charged
-        entries[Account.REVENUE] += charged
-    _nobody_pays(entries, used.uncollected_micros)
+    entries = _charged(charged, used.uncollected_micros)
     item = UsageItem(
         wallet.wallet_id, wallet.seq + 1, now, api_key_id, line, labels, charged, used.uncollected_micros
     )
@@ -261,11 +249,16 @@ def as_it_stands(working: WorkingSet, wallet: Wallet, reservation: Reservation) 
     return working.unchanged(wallet)._replace(reservation=facts)
 
 
-def _nobody_pays(entries: defaultdict[Account, int], uncollected_micros: int) -> None:
-    """Book work that the wallet does not cover."""
+def _charged(charged_micros: int, uncollected_micros: int) -> defaultdict[Account, int]:
+    """The entries of work: what the wallet pays, and what nobody does."""
+    entries: defaultdict[Account, int] = defaultdict(int)
+    if charged_micros:
+        entries[Account.WALLET] = -charged_micros
+        entries[Account.REVENUE] = charged_micros
     if uncollected_micros:
-        entries[Account.UNCOLLECTED] -= uncollected_micros
+        entries[Account.UNCOLLECTED] = -uncollected_micros
         entries[Account.REVENUE] += uncollected_micros
+    return entries
 
 
 def _return(

@@ -40,8 +40,12 @@ def wallet_row(wallet: Wallet) -> tuple[Any, ...]:
         wallet.next_due_at,
         wallet.lots_made,
         wallet.limits,
-        compact([lot_fields(lot) for lot in wallet.lots.values() if lot.remaining_micros]),
+        _open_lots(wallet),
     )
+
+
+def _open_lots(wallet: Wallet) -> str:
+    return compact([lot_fields(lot) for lot in wallet.lots.values() if lot.remaining_micros])
 
 
 def lot_of(fields: Sequence[Any]) -> Lot:
@@ -142,19 +146,30 @@ def reservation_update(reservation: Reservation, former_seq: int) -> tuple[Any, 
     )
 
 
-def terms_of(row: Sequence[Any]) -> tuple[Any, ...]:
-    """What few operations change of a row of `wallets`: not the amounts, the journal's head, the lots."""
-    return tuple(row[7:-1])
+def terms_of(wallet: Wallet) -> tuple[Any, ...]:
+    """What few operations change of a wallet: not the amounts, the journal's head, the lots."""
+    return (wallet.frozen, wallet.next_due_at, wallet.lots_made, wallet.limits)
 
 
-def wallet_update(row: Sequence[Any], former_seq: int) -> tuple[Any, ...]:
+def wallet_update(wallet: Wallet, former_seq: int) -> tuple[Any, ...]:
     """What `update_wallets` takes: it changes the row only if nobody else has since `former_seq`."""
-    return (*row[1:7], row[-1], row[0], former_seq)
+    return (
+        wallet.balance_micros,
+        wallet.held_micros,
+        wallet.debt_micros,
+        wallet.seq,
+        wallet.at,
+        wallet.link,
+        _open_lots(wallet),
+        wallet.wallet_id,
+        former_seq,
+    )
 
 
-def wallet_rewrite(row: Sequence[Any], former_seq: int) -> tuple[Any, ...]:
+def wallet_rewrite(wallet: Wallet, former_seq: int) -> tuple[Any, ...]:
     """What `rewrite_wallets` takes, likewise."""
-    return (*row[1:], row[0], former_seq)
+    wallet_id, *values = wallet_row(wallet)
+    return (*values, wallet_id, former_seq)
 
 
 def item_of(row: Sequence[Any]) -> UsageItem:

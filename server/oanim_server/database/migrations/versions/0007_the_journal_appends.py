@@ -14,7 +14,7 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
-_RUN = 32
+_RUN = 16
 _INTEGER, _TEXT, _BLOB = "INTEGER NOT NULL", "TEXT NOT NULL", "BLOB NOT NULL"
 _COLUMNS = {
     "wallet_id": _INTEGER,
