@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from oanim_server.ledger.group import Group, GuardError
-from oanim_server.ledger.operations import Commit, Operation, Refused
+from oanim_server.ledger.operations import Commit, Refused
 from oanim_server.ledger.refusals import (
     AccountFrozen,
     AlreadyCommitted,
@@ -455,29 +455,37 @@ KEYS = (
 )
 
 
-def test_whatever_a_key_is_made_of_it_is_found_again_on_its_wallet_alone(ledger: Driven) -> None:
-    """One group holds under the same keys on two wallets and charges one by its key, then all is repeated."""
-    first, second = ledger.open_wallet(10_000), ledger.open_wallet(10_000)
-    works: list[Operation] = []
-    for n, key in enumerate(KEYS, 1):
-        works += [ledger.reserve(first, n, key), ledger.reserve(second, 100 + n, key)]
-    held = batch(ledger.ledger, works)
-    assert [answer.reservation.reserved_micros for answer in held] == [
-        micros for n in range(1, len(KEYS) + 1) for micros in (n, 100 + n)
+@pytest.mark.parametrize("wallets", [1, 2])
+def test_whatever_a_key_is_made_of_it_is_found_again_on_its_wallet_alone(
+    ledger: Driven, wallets: int
+) -> None:
+    """A group holds under each key on every wallet, the next charges by it, then both are repeated."""
+    accounts = [ledger.open_wallet(10_000) for _ in range(wallets)]
+    works = [
+        ledger.reserve(wallet, 100 * place + n, key)
+        for n, key in enumerate(KEYS, 1)
+        for place, wallet in enumerate(accounts)
     ]
+    held = batch(ledger.ledger, works)
+    assert [answer.reservation.reserved_micros for answer in held] == [work.amount_micros for work in works]
     charges = [
-        Commit(wallet_id=wallet, caller=wallet, idempotency_key=key, reserve_key=key, amount_micros=1)
-        for key in KEYS
-        for wallet in (second, first)
+        Commit(
+            wallet_id=work.wallet_id,
+            caller=work.caller,
+            idempotency_key=f"-{work.idempotency_key}",
+            reserve_key=work.idempotency_key,
+            amount_micros=1,
+        )
+        for work in works
     ]
     charged = batch(ledger.ledger, charges)
-    assert {answer.wallet.wallet_id for answer in charged} == {first, second}
-    assert [answer.reservation.number for answer in charged[1::2]] == [
-        answer.reservation.number for answer in held[::2]
+    assert [(answer.wallet.wallet_id, answer.reservation.number) for answer in charged] == [
+        (answer.wallet.wallet_id, answer.reservation.number) for answer in held
     ]
-    before = [ledger.wallet(wallet) for wallet in (first, second)]
-    again = batch(ledger.ledger, [*works, *charges])
-    assert all(answer.replayed for answer in again)
-    assert [answer._replace(replayed=False) for answer in again] == [*held, *charged]
-    assert [ledger.wallet(wallet) for wallet in (first, second)] == before
+    before = [ledger.wallet(wallet) for wallet in accounts]
+    for operations, answers in ((works, held), (charges, charged)):
+        again = batch(ledger.ledger, operations)
+        assert all(answer.replayed for answer in again)
+        assert [answer._replace(replayed=False) for answer in again] == answers
+    assert [ledger.wallet(wallet) for wallet in accounts] == before
     assert ledger.problems() == []

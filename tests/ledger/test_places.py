@@ -176,6 +176,33 @@ def test_a_list_of_places_that_is_wrong_is_found(sqlite_path: Path, name: str) -
     assert any(problem.startswith(f"{account_text(wallet_id)}: {TAMPERED[name][1]}") for problem in problems)
 
 
+def test_a_run_that_is_not_filed_is_found_though_every_place_is_there(sqlite_path: Path) -> None:
+    """Rows of it would not be: they are looked for among the runs."""
+    ledger = Driven(Database.open_sqlite(sqlite_path)).start()
+    wallet_id = written(ledger, LONG)
+    assert LONG // RUN == 3
+    ledger.sql(
+        "UPDATE wallets SET places = (SELECT ',' || trim(r.places, '[]') FROM journal_runs AS r"
+        " WHERE r.wallet_id = wallets.wallet_id AND r.run = 2) || places WHERE wallet_id = :w",
+        w=wallet_id,
+    )
+    ledger.sql("DELETE FROM journal_runs WHERE wallet_id = :w AND run = 2", w=wallet_id)
+    assert len(found(ledger, wallet_id, 1, LONG)) < LONG
+    name = account_text(wallet_id)
+    assert ledger.problems() == [f"{name}: its latest places: there are {RUN + 5}, and {RUN} are a run"]
+    ledger.close()
+
+
+def test_many_rows_removed_are_found_and_nothing_else_is_said(sqlite_path: Path) -> None:
+    ledger = Driven(Database.open_sqlite(sqlite_path)).start()
+    wallet_id = written(ledger, LONG)
+    ledger.sql("DELETE FROM transactions WHERE wallet_id = :w AND seq > 20", w=wallet_id)
+    problems = ledger.problems()
+    ledger.close()
+    assert all(problem.startswith(f"{account_text(wallet_id)}: ") for problem in problems)
+    assert any("its wallet looks for more rows than there are" in problem for problem in problems)
+
+
 def test_the_migration_keeps_rows_where_they_are_and_lists_them(tmp_path: Path) -> None:
     database = Database.open_sqlite(tmp_path / "old.db")
     migrate(database, "0006")

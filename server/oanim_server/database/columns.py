@@ -100,7 +100,7 @@ def listed(columns: tuple[str, ...]) -> str:
     return ", ".join(columns)
 
 
-def prefixed(alias: str, columns: tuple[str, ...]) -> str:
+def prefixed(alias: str, columns: Sequence[str]) -> str:
     """The columns of one table of a join."""
     return ", ".join(f"{alias}.{column}" for column in columns)
 

@@ -104,6 +104,8 @@ class Statements(Protocol):
     load_counters: Callable[..., Any]
     fetch_row: Callable[..., Any]
     fetch_rows: Callable[..., Any]
+    fetch_charges: Callable[..., Any]
+    fetch_moves: Callable[..., Any]
     fetch_capture: Callable[..., Any]
     together: Callable[..., AbstractContextManager[object]]
     places: Callable[..., Places | None]

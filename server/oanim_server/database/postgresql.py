@@ -176,10 +176,26 @@ def fetch_rows(driver: psycopg.Connection[Any], wallet_id: int, first: int, last
     return driver.execute(_FETCH_ROWS, (wallet_id, first, last)).fetchall()
 
 
-_FETCH_ROWS = f"""
-SELECT {listed(TRANSACTION_COLUMNS)} FROM transactions
-WHERE wallet_id = %s AND seq BETWEEN %s AND %s ORDER BY seq DESC
+def fetch_charges(driver: psycopg.Connection[Any], wallet_id: int, first: int, last: int) -> Rows:
+    """Those of them that charged something."""
+    return driver.execute(_FETCH_CHARGES, (wallet_id, first, last)).fetchall()
+
+
+def fetch_moves(driver: psycopg.Connection[Any], wallet_id: int, first: int, last: int) -> Rows:
+    """What they did to lots."""
+    return driver.execute(_FETCH_MOVES, (wallet_id, first, last)).fetchall()
+
+
+def _between(columns: tuple[str, ...], also: str = "") -> str:
+    return f"""
+SELECT {listed(columns)} FROM transactions
+WHERE wallet_id = %s AND seq BETWEEN %s AND %s {also} ORDER BY seq DESC
 """
+
+
+_FETCH_ROWS = _between(TRANSACTION_COLUMNS)
+_FETCH_CHARGES = _between(TRANSACTION_COLUMNS, "AND charged_micros > 0")
+_FETCH_MOVES = _between(("lots",))
 
 
 def fetch_capture(driver: psycopg.Connection[Any], wallet_id: int, reservation: int, capture: int) -> Any:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from itertools import chain
+from operator import ne
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
@@ -23,7 +24,6 @@ from oanim_server.database.columns import (
     USAGE_ITEM_COLUMNS,
     WALLET_COLUMNS,
     Asked,
-    Identity,
     Loaded,
     in_json,
     listed,
@@ -56,32 +56,36 @@ def lock_wallets(driver: sqlite3.Connection, wallet_ids: Sequence[int]) -> None:
 def lock_and_load(driver: sqlite3.Connection, asked: Asked) -> Loaded:
     """What a group needs, in one step: each one lets go of the interpreter and waits for it again."""
     now = clock(driver)
-    values = (
-        _json(asked.wallet_ids),
-        _by_key(asked.identities),
-        _by_key(asked.starting),
-        _json(asked.reservations),
-        _by_key(asked.reserves),
-    )
-    *found, last_place = driver.execute(_LOAD, values).fetchone()
+    attempts = [asked.identities, asked.starting, asked.reserves]
+    by_key: list[Any] = [{key: wallet_id for key, wallet_id, _, _ in some} for some in attempts]
+    statement = _LOAD
+    if any(map(ne, map(len, by_key), map(len, attempts))):
+        # Wallets share a key, or a wallet's methods do.
+        by_key, statement = attempts, _LOAD_SHARED
+    identities, starting, reserves = map(_json, by_key)
+    values = (_json(asked.wallet_ids), identities, starting, _json(asked.reservations), reserves)
+    *found, last_place = driver.execute(statement, values).fetchone()
     return loaded(now, found, last_place)
 
 
-# Joins through json_each: for `(a, b) IN (VALUES ...)` SQLite would scan the whole index. Of an attempt they
-# have the key and the wallet: to take four fields out of JSON costs more than to look for a row, and the few
-# that others have under the same key on the same wallet do no harm.
-_LOAD = f"""
+def _load(key: str, wallet: str) -> str:
+    """The statement, where attempts are asked for by those expressions.
+
+    Joins through json_each: for `(a, b) IN (VALUES ...)` SQLite would scan the whole index. The few rows that
+    others have under the same key on the same wallet do no harm.
+    """
+    return f"""
 SELECT (
   SELECT json_group_array(json_array({in_json("w", WALLET_COLUMNS, _HEX)}))
   FROM json_each(?1) AS asked CROSS JOIN wallets AS w WHERE w.wallet_id = asked.value
 ), (
   SELECT json_group_array(json_array({in_json("t", TRANSACTION_COLUMNS, _HEX)}))
-  FROM json_each(?2) AS part CROSS JOIN json_each(part.value) AS asked CROSS JOIN transactions AS t
-  WHERE t.idem_key = asked.key AND t.wallet_id = asked.value
+  FROM json_each(?2) AS asked CROSS JOIN transactions AS t
+  WHERE t.idem_key = {key} AND t.wallet_id = {wallet}
 ), (
   SELECT json_group_array(json_array({in_json("r", REFUSAL_COLUMNS, _HEX)}))
-  FROM json_each(?3) AS part CROSS JOIN json_each(part.value) AS asked CROSS JOIN refusals AS r
-  WHERE r.idem_key = asked.key AND r.wallet_id = asked.value
+  FROM json_each(?3) AS asked CROSS JOIN refusals AS r
+  WHERE r.idem_key = {key} AND r.wallet_id = {wallet}
 ), (
   SELECT json_group_array(json_array({prefixed("r", RESERVATION_COLUMNS)}))
   FROM json_each(?4) AS asked CROSS JOIN reservations AS r
@@ -90,14 +94,18 @@ SELECT (
   SELECT json_group_array(
     json_array(t.idem_key, t.wallet_id, t.caller, t.method, {prefixed("r", RESERVATION_COLUMNS)})
   )
-  FROM json_each(?5) AS part CROSS JOIN json_each(part.value) AS asked CROSS JOIN transactions AS t
-  CROSS JOIN reservations AS r
-  WHERE t.idem_key = asked.key AND t.wallet_id = asked.value
+  FROM json_each(?5) AS asked CROSS JOIN transactions AS t CROSS JOIN reservations AS r
+  WHERE t.idem_key = {key} AND t.wallet_id = {wallet}
     AND r.wallet_id = t.wallet_id AND r.number = t.reservation
 ), (
   SELECT coalesce(max(place), 0) FROM transactions
 )
 """
+
+
+# Of one object by key: to take fields out of an array each costs ten times what the look-up does.
+_LOAD = _load("asked.key", "asked.value")
+_LOAD_SHARED = _load("asked.value ->> 0", "asked.value ->> 1")
 
 
 def load_reservations(driver: sqlite3.Connection, ids: Sequence[tuple[int, int]]) -> Rows:
@@ -155,17 +163,33 @@ def fetch_rows(driver: sqlite3.Connection, wallet_id: int, first: int, last: int
     return driver.execute(_FETCH_ROWS, (wallet_id, first, last)).fetchall()
 
 
-# The wallet's id comes from `asked`: for a condition that is the journal's alone SQLite would read all of it
-# to make a filter, once it has been told how much there is.
-_FETCH_ROWS = f"""
+def fetch_charges(driver: sqlite3.Connection, wallet_id: int, first: int, last: int) -> Rows:
+    """Those of them that charged something."""
+    return driver.execute(_FETCH_CHARGES, (wallet_id, first, last)).fetchall()
+
+
+def fetch_moves(driver: sqlite3.Connection, wallet_id: int, first: int, last: int) -> Rows:
+    """What they did to lots."""
+    return driver.execute(_FETCH_MOVES, (wallet_id, first, last)).fetchall()
+
+
+def _between(columns: Sequence[str], also: str = "") -> str:
+    # The wallet's id comes from `asked`: for a condition that is the journal's alone SQLite would read all of
+    # it to make a filter, once it has been told how much there is.
+    return f"""
 WITH RECURSIVE asked (wallet_id, seq) AS (
   VALUES (?1, ?3) UNION ALL SELECT wallet_id, seq - 1 FROM asked WHERE seq > ?2
 )
-SELECT {prefixed("t", TRANSACTION_COLUMNS)} FROM asked CROSS JOIN transactions AS t
+SELECT {prefixed("t", columns)} FROM asked CROSS JOIN transactions AS t
 WHERE t.place = {place_of("asked.wallet_id", "asked.seq")} AND t.wallet_id = asked.wallet_id
-  AND t.seq = asked.seq
+  AND t.seq = asked.seq {also}
 ORDER BY asked.seq DESC
 """
+
+
+_FETCH_ROWS = _between(TRANSACTION_COLUMNS)
+_FETCH_CHARGES = _between(TRANSACTION_COLUMNS, "AND t.charged_micros > 0 * asked.seq")
+_FETCH_MOVES = _between(("lots",))
 
 
 def fetch_capture(driver: sqlite3.Connection, wallet_id: int, reservation: int, capture: int) -> Any:
@@ -227,7 +251,7 @@ def update_reservations(driver: sqlite3.Connection, rows: Rows) -> Changed:
 
 
 def insert_transactions(driver: sqlite3.Connection, rows: Rows, places: Places) -> Changed:
-    """Before their wallets are updated.
+    """Also what wallets file of their places: after new wallets are inserted, before others are updated.
 
     :raises ValueError: when SQLite did not keep them one after the other.
     """
@@ -357,17 +381,6 @@ def _gathered(driver: sqlite3.Connection, statement: str, asked: object) -> list
     """All rows as one, for the same reason: a step a statement, not a step a row."""
     found: list[list[Any]] = orjson.loads(driver.execute(statement, (_json(asked),)).fetchone()[0])
     return found
-
-
-def _by_key(identities: Sequence[Identity]) -> str:
-    """The wallets of attempts by their keys, in JSON objects: in one, unless wallets share a key."""
-    parts: list[dict[str, int]] = [{key: wallet_id for key, wallet_id, _, _ in identities}]
-    if len(parts[0]) != len(identities):
-        parts = [{}]
-        for key, wallet_id, _, _ in identities:
-            if all(part.setdefault(key, wallet_id) != wallet_id for part in parts):
-                parts.append({key: wallet_id})
-    return _json(parts)
 
 
 def _json(values: object) -> str:

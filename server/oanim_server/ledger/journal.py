@@ -87,12 +87,24 @@ def link_of(former: bytes, fields: tuple[Any, ...]) -> bytes:
 
 def seal_of_reservation(reservation: Reservation) -> bytes:
     """SHA-256 of what never changes of a reservation and stands in no column of the journal."""
+    return _seal_of(*_opened(reservation))
+
+
+def seal_of_hold(reservation: Reservation) -> bytes:
+    """The same of one that is made now, remembered: what a key holds credits for is often as it was before.
+
+    What was read may have numbers of another kind, which are equal and have another seal.
+    """
+    return _remembered_seal(*_opened(reservation))
+
+
+def _opened(
+    reservation: Reservation,
+) -> tuple[int, str, Line | None, tuple[Scope, ...], tuple[tuple[str, str], ...]]:
     labels = tuple(sorted(reservation.labels.items())) if reservation.labels else ()
-    return _seal_of(reservation.opener, reservation.api_key_id, reservation.line, reservation.scopes, labels)
+    return reservation.opener, reservation.api_key_id, reservation.line, reservation.scopes, labels
 
 
-# What a key holds credits for is often the same as before: all but the amount.
-@lru_cache(maxsize=4_096)
 def _seal_of(
     opener: int,
     api_key_id: str,
@@ -102,6 +114,9 @@ def _seal_of(
 ) -> bytes:
     opened = [opener, api_key_id, line and list(line), [list(scope) for scope in scopes], labels]
     return hashlib.sha256(orjson.dumps(opened)).digest()
+
+
+_remembered_seal = lru_cache(maxsize=4_096)(_seal_of)
 
 
 def seal_of_item(item: UsageItem) -> bytes:

@@ -53,7 +53,7 @@ def hold(
     moved = working.keep(wallet, held.parts)
     working.count(reservation, held_micros=amount_micros)
     working.due_at(wallet, reservation.expires_at)
-    seal = journal.seal_of_reservation(reservation)
+    seal = journal.seal_of_hold(reservation)
     return working.record(wallet, Kind.RESERVE, now, attempt, reservation=reservation, lots=moved, seal=seal)
 
 

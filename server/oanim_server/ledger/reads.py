@@ -46,7 +46,7 @@ from oanim_server.ledger.windows import window_of
 from oanim_server.ledger.working import WorkingSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy import ColumnElement, Connection, Row
 
@@ -58,8 +58,8 @@ _NOTED = (Kind.GRANT, Kind.ADJUSTMENT, Kind.FREEZE)
 
 _WALLET = [wallets.c[name] for name in WALLET_COLUMNS]
 
-# How many rows of the journal are read in one step.
-AT_ONCE = 1_000
+# How many rows of the journal are looked at in one step.
+AT_ONCE = 10_000
 
 # More than any wallet has due.
 ALL = 2**31
@@ -197,7 +197,9 @@ class Reads:
         if len(page) < limit:
             last = written if before is None else min(written, before - 1)
             # They count up without gaps.
-            page += self._rows(connection, wallet_id, max(last - (limit - len(page)), 0), last)
+            after = max(last - (limit - len(page)), 0)
+            found = _read(connection, self._statements.fetch_rows, wallet_id, after, last)
+            page += [journal.Row(*row) for row in found]
         return Statement(
             page,
             facts,
@@ -240,8 +242,9 @@ class Reads:
         self._require_no_charge_due(connection, wallet, now)
         after = last_seq(connection, wallet, since - 1) if since is not None else 0
         last = wallet.seq if before is None else min(wallet.seq, before - 1)
-        charged = (row for row in self._rows(connection, wallet_id, after, last) if row.charged_micros)
-        page = list(islice(charged, limit))
+        fetch = self._statements.fetch_charges
+        charges = _read(connection, fetch, wallet_id, after, last, at_once=2 * limit)
+        page = [journal.Row(*row) for row in islice(charges, limit)]
         names = ("provider", "model", "category", "api_key_id", "labels")
         work = self._work_of(connection, wallet_id, page, names)
         return [_charge(row, work[_number_of(row)]) for row in page]
@@ -356,19 +359,11 @@ class Reads:
                 lot.remaining_micros = lot.held_micros = 0
         else:
             after, last, sign = seq, wallet.seq, -1
-        for row in self._rows(connection, wallet.wallet_id, after, last):
-            for number, remaining, held in orjson.loads(row.lots):
+        for (moved,) in _read(connection, self._statements.fetch_moves, wallet.wallet_id, after, last):
+            for number, remaining, held in orjson.loads(moved):
                 found[number].remaining_micros += sign * remaining
                 found[number].held_micros += sign * held
         return [lot for lot in found.values() if lot.remaining_micros]
-
-    def _rows(self, connection: Connection, wallet_id: int, after: int, last: int) -> Iterator[journal.Row]:
-        """The rows after one, up to the last, newest first; as many are read at a time as a page may have."""
-        while last > after:
-            first = max(after, last - AT_ONCE) + 1
-            for row in self._statements.fetch_rows(driver_of(connection), wallet_id, first, last):
-                yield journal.Row(*row)
-            last = first - 1
 
     def _work_of(
         self, connection: Connection, wallet_id: int, page: Sequence[journal.Row], names: Sequence[str]
@@ -391,6 +386,25 @@ class Reads:
             return {}
         query = select(notes.c.seq, notes.c.reason).where(notes.c.wallet_id == wallet_id)
         return {row.seq: row.reason for row in connection.execute(query.where(notes.c.seq.in_(seqs)))}
+
+
+def _read(
+    connection: Connection,
+    fetch: Callable[..., Any],
+    wallet_id: int,
+    after: int,
+    last: int,
+    *,
+    at_once: int = AT_ONCE,
+) -> Iterator[Any]:
+    """What a statement finds of a wallet's rows after one, up to the last, newest first.
+
+    :param at_once: at how many rows it looks first; twice as many each time.
+    """
+    while last > after:
+        first = max(after, last - at_once) + 1
+        yield from fetch(driver_of(connection), wallet_id, first, last)
+        last, at_once = first - 1, min(2 * at_once, AT_ONCE)
 
 
 def _run_out(facts: ReservationFacts) -> ReservationFacts:

@@ -1,8 +1,8 @@
 """Every table, once, for both databases.
 
 Money is micro-USD and time is microseconds since 1970, both as 64-bit integers, so that a row reads the
-same on SQLite and on PostgreSQL. Every primary key and unique constraint of a ledger table contains the
-wallet's id: the tables can be distributed by it. On SQLite a composite primary key is a unique index and
+same on SQLite and on PostgreSQL. There, every primary key and unique constraint of a ledger table contains
+the wallet's id: the tables can be distributed by it. On SQLite a composite primary key is a unique index and
 the row is kept by its rowid, so that rows append; the journal has no such index there (`database/places.py`).
 """
 
