@@ -23,6 +23,7 @@ from oanim_server.checkout.reconciling import Reconciler
 from oanim_server.checkout.refunding import Refunds, Wanted
 from oanim_server.checkout.stripe_api import PageOptions, Stripe
 from oanim_server.checkout.values import Purchase, RefundRequest, Standing, Terms
+from oanim_server.database.columns import WALLET_COLUMNS, listed
 from oanim_server.ledger import audit
 from oanim_server.ledger.ids import new_account_id
 from oanim_server.ledger.ledger import Ledger
@@ -326,7 +327,9 @@ class House:
 
     def lots(self, account_id: int) -> list[Lot]:
         """All lots of an account, open and closed, by their numbers."""
-        [wallet] = self.select("SELECT * FROM wallets WHERE wallet_id = :w", w=account_id)
+        [wallet] = self.select(
+            f"SELECT {listed(WALLET_COLUMNS)} FROM wallets WHERE wallet_id = :w", w=account_id
+        )
         closed = self.select("SELECT * FROM lots WHERE wallet_id = :w", w=account_id)
         lots = [*wallet_of(wallet).lots.values(), *(lot_of(row[1:]) for row in closed)]
         return sorted(lots, key=lambda lot: lot.number)
