@@ -290,7 +290,7 @@ def _quiet_collector() -> None:
     import gc
 
     gc.freeze()
-    gc.set_threshold(200_000, 50, 100)
+    gc.set_threshold(50_000, 50, 100)
 
 
 def _ask(method: str, request: Message) -> Any:
