@@ -174,8 +174,8 @@ def fetch_moves(driver: sqlite3.Connection, wallet_id: int, first: int, last: in
 
 
 def _between(columns: Sequence[str], also: str = "") -> str:
-    # The wallet's id comes from `asked`: for a condition that is the journal's alone SQLite would read all of
-    # it to make a filter, once it has been told how much there is.
+    # No condition is the journal's alone: for one that is, SQLite would read all of it to make a filter, once
+    # it has been told how much there is. So the wallet's id is that of `asked`, and so is the 0 of charges.
     return f"""
 WITH RECURSIVE asked (wallet_id, seq) AS (
   VALUES (?1, ?3) UNION ALL SELECT wallet_id, seq - 1 FROM asked WHERE seq > ?2
