@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import grpc
+from grpc import aio
 
 from oanim.chunks import AsyncReading, measured, rewind
 from oanim.details import closed, error_of
@@ -19,14 +20,13 @@ from oanim.errors import OanimError, Unavailable
 from oanim.retries import Attempts, Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 
     from google.protobuf.message import Message
-    from grpc import aio
 
     from oanim.calls.call import Call, DownloadCall, StreamedCall, UploadCall
 
-# grpc.aio puts this in the place of a call's status when a write fails because the call has just ended.
+# grpc.aio puts this over a call's status, also over what the server said, when a write fails because of it.
 _CUT_WHILE_WRITING = "Internal error from Core"
 
 Answer = TypeVar("Answer", bound="Message")
@@ -156,12 +156,15 @@ class AsyncConnection:
         if first is not None:
             rewind(call.content)
         reading = AsyncReading(call.content)
+        ended = _FirstEnd()
         try:
-            return await multicallable(
+            calling = multicallable(
                 _messages(call, first, reading), timeout=timeout_s, metadata=self._metadata
             )
+            calling.add_done_callback(ended.note)
+            return await calling
         except grpc.RpcError as failure:
-            raise reading.failure or _upload_error(failure, call) from None
+            raise reading.failure or _upload_error(ended.failure or failure, call) from None
         except asyncio.CancelledError:
             # grpc.aio cancels the call, not the task, when reading fails.
             if reading.failure is None:
@@ -190,6 +193,29 @@ async def _messages(
         yield first
     async for chunk in reading:
         yield call.piece(chunk)
+
+
+class _FirstEnd:
+    """How a call had ended before grpc.aio put the failure of a write over it."""
+
+    def __init__(self) -> None:
+        self.failure: aio.AioRpcError | None = None
+
+    def note(self, ended: Any) -> None:
+        """Keep what the server said, if it was no answer; called when the call's status is there."""
+        code, message = _there(ended.code()), _there(ended.details())
+        if code is not grpc.StatusCode.OK and message != _CUT_WHILE_WRITING:
+            self.failure = aio.AioRpcError(code, aio.Metadata(), _there(ended.trailing_metadata()), message)
+
+
+def _there(waiting: Coroutine[Any, Any, Result]) -> Result:
+    """Answer at once what only a coroutine tells: a task of its own would look too late."""
+    try:
+        waiting.send(None)
+    except StopIteration as returned:
+        return cast("Result", returned.value)
+    waiting.close()
+    raise RuntimeError("the call has not ended")
 
 
 def _upload_error(failure: grpc.RpcError, call: UploadCall[Answer]) -> OanimError:

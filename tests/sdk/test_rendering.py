@@ -164,7 +164,7 @@ def test_an_answer_before_the_bundle_was_sent_ends_the_upload(
     assert bundle.read_bytes == read_bytes
 
 
-def test_an_early_refusal_is_told_however_the_upload_was_cut(server: ScriptedServer) -> None:
+def test_an_early_refusal_is_told_and_nothing_sent_twice_however_it_was_cut(server: ScriptedServer) -> None:
     async def refusals() -> list[type[errors.OanimError]]:
         async with AsyncClient("anim_key", url=server.url) as client:
             return [type(await refusal(client)) for _ in range(200)]
@@ -177,6 +177,7 @@ def test_an_early_refusal_is_told_however_the_upload_was_cut(server: ScriptedSer
     server.script(SUBMIT, Early(Refusal(grpc.StatusCode.FAILED_PRECONDITION, "INSUFFICIENT_CREDITS")))
 
     assert set(asyncio.run(refusals())) == {errors.InsufficientCredits}
+    assert len(server.requests(SUBMIT)) == 200
 
 
 def test_a_bundle_that_is_not_there_is_the_callers_own_error(
