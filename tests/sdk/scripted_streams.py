@@ -44,6 +44,7 @@ class MeterEnd:
         # Held up until it is set.
         self.going = threading.Event()
         self.going.set()
+        self._done: set[str] = set()
         self._reserved: set[str] = set()
         self._tries: Counter[str] = Counter()
 
@@ -66,11 +67,12 @@ class MeterEnd:
         refusal = self.refuse(operation, self._tries[key])
         if refusal is not None:
             return refused(refusal)
-        replayed = key in self.done
+        replayed = key in self._done
         if operation.reserve_key and operation.reserve_key not in self._reserved:
             return refused(NOT_FOUND)
         if not replayed:
             self.done.append(key)
+            self._done.add(key)
         if which == "reserve":
             self._reserved.add(key)
             reservation = Reservation(reservation_id=f"r-{key}")
