@@ -10,6 +10,7 @@ import grpc
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from benchmarks.taken import retry_seconds
+from oanim.pipeline import MOST_UNDER_WAY
 from openanimate.metering.v1.error_reason_pb2 import ErrorReason
 from openanimate.metering.v1.wallet_service_pb2 import MeterResponse
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from benchmarks.requests import Metered
     from benchmarks.taken import Taken
 
-# The server has one message of a stream in its queue and reads the next: more would wait on the way.
-AT_ONCE = 2
+# As many messages as the SDK has under way on a stream.
+AT_ONCE = MOST_UNDER_WAY
 # What overload refuses, and what then is not there to be charged.
 OVERLOAD = {ErrorReason.ERROR_REASON_OVERLOADED, ErrorReason.ERROR_REASON_NOT_FOUND}
 

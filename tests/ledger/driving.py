@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -40,7 +41,7 @@ from oanim_server.ledger.values import SERVER, Kind, Lot, Method, Note, Origin, 
 from oanim_server.ledger.windows import Period
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy import Connection
 
@@ -488,3 +489,22 @@ class Recording:
 
 if TYPE_CHECKING:
     _is_a_companion: Companion = Recording()
+
+
+@contextmanager
+def busy(ledger: Driven) -> Iterator[None]:
+    """The committer does nothing else inside the block."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def wait(_connection: Connection, _now: int) -> None:
+        begun.set()
+        assert may_end.wait(30)
+
+    thread = threading.Thread(target=ledger.ledger.run_write, args=(wait,))
+    thread.start()
+    assert begun.wait(30)
+    try:
+        yield
+    finally:
+        may_end.set()
+        thread.join(30)

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from oanim_server.ledger.committer import QUIET_SECONDS, Committer
+from oanim_server.ledger.queueing import Lane
 from oanim_server.ledger.refusals import Overloaded
 from oanim_server.ledger.values import SECOND, Line, Outcome, Scope
 from tests.ledger.counting import statements_of_new_connections
-from tests.ledger.driving import Clock, Driven, batch, together
+from tests.ledger.driving import Clock, Driven, batch, busy, together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    from sqlalchemy import Connection
 
     from oanim_server.database.engine import Database
     from oanim_server.ledger.operations import Operation
@@ -41,25 +40,6 @@ def ticking(open_database: Callable[[], Database]) -> Iterator[Driven]:
     driven = Driven(open_database(), clock=Ticking()).start()
     yield driven
     driven.close()
-
-
-@contextmanager
-def busy(ledger: Driven) -> Iterator[None]:
-    """The committer does nothing else inside the block."""
-    begun, may_end = threading.Event(), threading.Event()
-
-    def wait(_connection: Connection, _now: int) -> None:
-        begun.set()
-        assert may_end.wait(30)
-
-    thread = threading.Thread(target=ledger.ledger.run_write, args=(wait,))
-    thread.start()
-    assert begun.wait(30)
-    try:
-        yield
-    finally:
-        may_end.set()
-        thread.join(30)
 
 
 # Groups ---------------------------------------------------------------------------------------------
@@ -163,7 +143,7 @@ def test_messages_have_larger_groups_while_nobody_calls(small: Driven) -> None:
     async def ask() -> list[Any]:
         works = [small.reserve(wallet_id, 1) for _ in range(80)]
         with busy(small):
-            message = small.ledger.submit_all(works)
+            message = small.ledger.submit_all(works, Lane())
         return await message
 
     def asked() -> list[int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from oanim_server.ledger.operations import Release, Reserve
-from oanim_server.ledger.queueing import PER_WALLET, PORTION, Entry, Message, Pending, take
+from oanim_server.ledger.queueing import PER_WALLET, PORTION, Entry, Lane, Message, Pending, take
 from oanim_server.ledger.refusals import Draining, InvalidField, Refusal
 
 if TYPE_CHECKING:
@@ -34,6 +34,13 @@ def call(work: Operation) -> Pending:
     return Pending(work, Future(), None)
 
 
+def lane(loop: asyncio.AbstractEventLoop, *messages: Sequence[Operation]) -> Lane:
+    made = Lane()
+    for works in messages:
+        made.add(Message(works, loop, made))
+    return made
+
+
 def wallets(group: Sequence[Pending]) -> list[int]:
     return [pending.wallet_id for pending in group]
 
@@ -48,7 +55,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 def test_beside_no_calls_messages_are_taken_whole_and_in_order(loop: asyncio.AbstractEventLoop) -> None:
     queue: deque[Entry] = deque(
-        Message([reserve(1_000 * number + place) for place in range(600)], loop) for number in range(3)
+        lane(loop, [reserve(1_000 * number + place) for place in range(600)]) for number in range(3)
     )
     first, second, third = [take(queue, 1_000) for _ in range(3)]
     everything = [1_000 * number + place for number in range(3) for place in range(600)]
@@ -57,7 +64,7 @@ def test_beside_no_calls_messages_are_taken_whole_and_in_order(loop: asyncio.Abs
 
 
 def test_beside_calls_a_message_gives_a_portion_at_a_time(loop: asyncio.AbstractEventLoop) -> None:
-    queue: deque[Entry] = deque([Message([reserve(place) for place in range(1, 1_001)], loop)])
+    queue: deque[Entry] = deque([lane(loop, [reserve(place) for place in range(1, 1_001)])])
     queue.extend(call(reserve(5_000 + number)) for number in range(3))
     assert wallets(take(queue, 1_000)) == [*range(1, PORTION + 1), 5_000, 5_001, 5_002]
     # Nobody else waits now.
@@ -68,8 +75,8 @@ def test_beside_calls_a_message_gives_a_portion_at_a_time(loop: asyncio.Abstract
 def test_what_is_admitted_keeps_its_order_on_each_wallet(loop: asyncio.AbstractEventLoop) -> None:
     """Others go past the rest of a message; what is of one of its wallets waits behind it."""
     later = [call(reserve(500)), call(release(5_000)), call(release(1))]
-    queue: deque[Entry] = deque([Message([reserve(place) for place in range(1, 1_001)], loop), *later])
-    queue.append(Message([release(700), release(2)], loop))
+    queue: deque[Entry] = deque([lane(loop, [reserve(place) for place in range(1, 1_001)]), *later])
+    queue.append(lane(loop, [release(700), release(2)]))
     groups = [take(queue, 1_000) for _ in range(2)]
     assert wallets(groups[0]) == [*range(1, PORTION + 1), 5_000, 1]
     order = groups[0] + groups[1]
@@ -84,29 +91,59 @@ def test_what_is_admitted_keeps_its_order_on_each_wallet(loop: asyncio.AbstractE
 def test_a_hot_wallet_leaves_room_for_others_and_is_taken_whole_where_there_are_none(
     loop: asyncio.AbstractEventLoop,
 ) -> None:
-    hot: deque[Entry] = deque([Message([reserve(1)] * 600, loop), Message([reserve(1)] * 600, loop)])
+    hot: deque[Entry] = deque([lane(loop, [reserve(1)] * 600), lane(loop, [reserve(1)] * 600)])
     assert len(take(hot, 1_000)) == 1_000
     assert len(take(hot, 1_000)) == 200
-    queue: deque[Entry] = deque([Message([reserve(1)] * 600, loop), Message([reserve(2)] * 10, loop)])
+    queue: deque[Entry] = deque([lane(loop, [reserve(1)] * 600), lane(loop, [reserve(2)] * 10)])
     assert wallets(take(queue, 1_000)) == [1] * PER_WALLET + [2] * 10
     assert wallets(take(queue, 1_000)) == [1] * 350
 
 
 def test_of_a_message_that_nobody_waits_for_reserves_are_dropped(loop: asyncio.AbstractEventLoop) -> None:
-    message = Message([reserve(1), release(2), reserve(3)], loop)
+    waiting = Lane()
+    message, later = [Message(works, loop, waiting) for works in ([reserve(1), release(2)], [reserve(3)])]
+    waiting.add(message)
+    waiting.add(later)
     message.future.cancel()
-    assert wallets(take(deque([message]), 1_000)) == [2]
+    assert wallets(take(deque([waiting]), 1_000)) == [2, 3]
+
+
+def test_messages_of_one_lane_are_taken_together_and_in_order(loop: asyncio.AbstractEventLoop) -> None:
+    messages = [[reserve(1_000 * number + place) for place in range(100)] for number in range(1, 4)]
+    everything = [work.wallet_id for works in messages for work in works]
+    waiting = lane(loop, *messages)
+    queue: deque[Entry] = deque([waiting])
+    assert len(waiting) == 300
+    assert wallets(take(queue, 250)) == everything[:250]
+    assert len(waiting) == 50
+    assert wallets(take(queue, 250)) == everything[250:]
+    assert not queue
+
+
+def test_beside_calls_a_lane_gives_one_portion_however_many_messages_it_has(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    queue: deque[Entry] = deque([lane(loop, [reserve(1)] * 70, [reserve(2)] * 70), call(reserve(3))])
+    assert wallets(take(queue, 1_000)) == [1] * 70 + [2] * 30 + [3]
+
+
+def test_a_full_wallet_holds_up_the_messages_behind_it_in_its_lane(loop: asyncio.AbstractEventLoop) -> None:
+    queue: deque[Entry] = deque([lane(loop, [reserve(1)] * 300, [reserve(2)]), lane(loop, [reserve(3)])])
+    assert wallets(take(queue, 1_000)) == [1] * PER_WALLET + [3]
+    assert wallets(take(queue, 1_000)) == [1] * 50 + [2]
 
 
 def test_a_message_is_answered_once_and_a_refusal_in_it_is_its_own_answer(
     loop: asyncio.AbstractEventLoop,
 ) -> None:
     misshapen: Refusal = InvalidField(field="amount_micros", description="it is 0")
-    message = Message([reserve(1), misshapen, reserve(2)], loop)
-    first, second = take(deque([message]), 1_000)
+    waiting = Lane()
+    message = Message([reserve(1), misshapen, reserve(2)], loop, waiting)
+    waiting.add(message)
+    first, second = take(deque([waiting]), 1_000)
     assert message.answer(second.number, "b") is None
     assert message.answer(first.number, "a") == (message.future, ["a", misshapen, "b"])
-    empty = Message([misshapen], loop)
+    empty = Message([misshapen], loop, waiting)
     assert (len(empty), empty.future.result()) == (0, [misshapen])
 
 
@@ -121,7 +158,7 @@ def test_messages_are_answered_however_full_the_queue_is(ledger: Driven) -> None
             key = f"{number}-{place}"
             works.append(ledger.reserve(wallet_id, 2, key=f"r{key}"))
             works.append(ledger.commit(wallet_id, 0, 1, key=f"c{key}", reserve_key=f"r{key}"))
-        return await ledger.ledger.submit_all(works)
+        return await ledger.ledger.submit_all(works, Lane())
 
     async def all_of_them() -> list[list[Any]]:
         calls = [asyncio.create_task(ledger.ledger.submit(ledger.reserve(wallets_[0], 1))) for _ in range(50)]
@@ -137,11 +174,32 @@ def test_messages_are_answered_however_full_the_queue_is(ledger: Driven) -> None
     assert ledger.problems() == []
 
 
+def test_what_is_put_into_a_lane_that_waits_is_decided_in_its_order(ledger: Driven) -> None:
+    """Each operation needs the one before it; a lane is put into while the committer takes from it."""
+    wallet_id = ledger.open_wallet(10_000)
+
+    async def ask() -> list[list[Any]]:
+        waiting = Lane()
+        asked = []
+        for number in range(200):
+            held = ledger.reserve(wallet_id, 2, key=f"r{number}")
+            done = ledger.commit(wallet_id, 0, 1, key=f"c{number}", reserve_key=f"r{number}")
+            asked += [ledger.ledger.submit_all([work], waiting) for work in (held, done)]
+            if number % 20 == 0:
+                await asyncio.sleep(0.001)
+        return await asyncio.gather(*asked)
+
+    answers = [answer for (answer,) in asyncio.run(ask())]
+    assert [answer.charged_micros for answer in answers] == [0, 1] * 200
+    assert [answer.wallet.seq for answer in answers] == list(range(2, 402))
+    assert ledger.problems() == []
+
+
 def test_a_ledger_that_has_stopped_takes_no_message(ledger: Driven) -> None:
     ledger.ledger.stop_now()
 
     async def ask() -> None:
         with pytest.raises(Draining):
-            await ledger.ledger.submit_all([reserve(1)])
+            await ledger.ledger.submit_all([reserve(1)], Lane())
 
     asyncio.run(ask())

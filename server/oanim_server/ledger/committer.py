@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from oanim_server.database.engine import CommitUnknownError, driver_of, is_away, is_conflict, is_duplicate
 from oanim_server.ledger.group import DEFERRED, Group
 from oanim_server.ledger.operations import Operation
-from oanim_server.ledger.queueing import Message, Pending, take
+from oanim_server.ledger.queueing import Lane, Message, Pending, take
 from oanim_server.ledger.refusals import (
     Conflict,
     DatabaseAway,
@@ -83,8 +83,8 @@ class Committer:
     :param database: where to.
     :param changed: told the wallets of each group after its commit, on the committer's thread.
     :param queue_limit: how many may wait before operations that start work are refused; commits and releases
-        are taken up to twice as many. A message of a stream counts as one and is never refused: its stream
-        has no other in the queue.
+        are taken up to twice as many. What waits of a stream's messages counts as one and is never refused:
+        its stream bounds it.
     :param group_limit: the most operations of a group that a call may wait for; four times as many while for
         a second there were only messages.
     """
@@ -131,7 +131,7 @@ class Committer:
     def queued(self) -> int:
         """How many operations wait."""
         with self._awake:
-            return sum(len(entry) if isinstance(entry, Message) else 1 for entry in self._queue)
+            return sum(len(entry) if isinstance(entry, Lane) else 1 for entry in self._queue)
 
     def submit(self, work: Work, answer: Callable[[Any], Any] | None = None) -> asyncio.Future[Any]:
         """Queue an operation of the running event loop; the future has its outcome or its refusal.
@@ -144,14 +144,19 @@ class Committer:
         self._enqueue(Pending(work, future, loop, answer))
         return future
 
-    def submit_all(self, works: Sequence[Operation | Refusal]) -> asyncio.Future[list[Any]]:
-        """Queue operations of the running event loop as one; the future has the answer of each.
+    def submit_all(self, works: Sequence[Operation | Refusal], lane: Lane) -> asyncio.Future[list[Any]]:
+        """Queue operations of the running event loop behind what their lane has; the future has the answers.
 
-        They are never Overloaded: whoever submits has one such message in the queue, and no further one.
+        They are never Overloaded: whoever submits them bounds what the lane has, and has no other.
         """
-        message = Message(works, asyncio.get_running_loop())
+        message = Message(works, asyncio.get_running_loop(), lane)
         if message:
-            self._queue_up(message)
+            with self._awake:
+                if not lane:
+                    self._queue_up(lane)
+                elif self._stopping:
+                    raise Draining
+                lane.add(message)
         return message.future
 
     def run(self, work: Work) -> Any:
@@ -164,17 +169,17 @@ class Committer:
         limit = self._queue_limit if pending.starts_work else 2 * self._queue_limit
         if pending.wallet_id:
             self._called_at = time.monotonic()
-        self._queue_up(pending, limit)
+        with self._awake:
+            self._queue_up(pending, limit)
 
     def _queue_up(self, entry: Entry, limit: float = math.inf) -> None:
-        with self._awake:
-            if self._stopping:
-                raise Draining
-            if len(self._queue) >= limit:
-                raise Overloaded
-            self._queue.append(entry)
-            if self._waiting:
-                self._awake.notify()
+        if self._stopping:
+            raise Draining
+        if len(self._queue) >= limit:
+            raise Overloaded
+        self._queue.append(entry)
+        if self._waiting:
+            self._awake.notify()
 
     # The committer's thread -----------------------------------------------------------------------
 
@@ -200,7 +205,7 @@ class Committer:
     def _most(self) -> int:
         quiet = time.monotonic() - self._called_at >= QUIET_SECONDS
         # After a hang of the database, calls may have waited for longer than that.
-        alone = quiet and all(isinstance(entry, Message) for entry in self._queue)
+        alone = quiet and all(isinstance(entry, Lane) for entry in self._queue)
         return BULK * self._group_limit if alone else self._group_limit
 
     def _checkpoint(self, *, idle: bool) -> None:
@@ -415,9 +420,10 @@ def _make(batch: Sequence[tuple[Pending, Outcome]]) -> None:
 def _deliver(group: Sequence[Pending], answers: Sequence[Any]) -> int:
     """Hand each answer to whoever waits; one wake-up an event loop, not one an answer.
 
-    :returns: how many calls and messages on event loops have their answers.
+    :returns: how many on event loops have answers and nothing else that waits: calls, and streams.
     """
     batches: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any, Pending]]] = {}
+    calls, lanes = 0, set()
     for pending, answer in zip(group, answers, strict=True):
         if answer is DEFERRED:
             continue
@@ -426,16 +432,18 @@ def _deliver(group: Sequence[Pending], answers: Sequence[Any]) -> int:
             whole = waiting.answer(pending.number, answer)
             if whole is not None:
                 batches.setdefault(waiting.loop, []).append((*whole, pending))
+                lanes.add(waiting.lane)
         elif isinstance(waiting, Future):
             _resolve([(waiting, answer, pending)])
         elif pending.loop is not None:
             batches.setdefault(pending.loop, []).append((waiting, answer, pending))
+            calls += 1
     for loop, batch in batches.items():
         try:
             loop.call_soon_threadsafe(_resolve, batch)
         except RuntimeError:  # the loop was closed: nobody waits any more
             log.info("answers for a closed event loop: %d", len(batch))
-    return sum(map(len, batches.values()))
+    return calls + sum(not lane for lane in lanes)
 
 
 def _resolve(batch: Sequence[tuple[Any, Any, Pending]]) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from oanim_server.database.engine import Database
     from oanim_server.ledger.operations import Operation
+    from oanim_server.ledger.queueing import Lane
     from oanim_server.ledger.refusals import Refusal
     from oanim_server.ledger.values import LimitFacts, Outcome, ReservationFacts, WalletFacts
 
@@ -89,14 +90,15 @@ class Ledger:
         """`submit`, and what is made of the outcome: while the commit is written, and dropped if it fails."""
         return cast("T", await self._committer.submit(operation, made))
 
-    def submit_all(self, works: Sequence[Operation | Refusal]) -> asyncio.Future[list[Any]]:
+    def submit_all(self, works: Sequence[Operation | Refusal], lane: Lane) -> asyncio.Future[list[Any]]:
         """Have operations decided in their order and committed; each one's outcome, or its refusal.
 
-        A refusal among them keeps its place. What is admitted is done, whatever becomes of its caller.
+        A refusal among them keeps its place. They are decided after all that the lane has. Cancelling takes
+        back the Reserves that have not begun, and nothing else.
 
         :raises Draining: when the ledger is about to stop.
         """
-        return self._committer.submit_all(works)
+        return self._committer.submit_all(works, lane)
 
     async def write(self, change: Callable[[Connection, int], T]) -> T:
         """Have rows written that move no money, at their turn, in a group's database transaction.

@@ -1,9 +1,9 @@
 """What waits for the committer, and how the next group is taken from it.
 
-A message of a stream is one entry, however many operations it has: it is never refused for want of room,
-because its stream is not read further until it is answered. While calls wait beside it, it gives a group a
-portion; else all of it. On each wallet the order is that of arrival: what comes later goes past the rest of a
-message, but where it is of one of its wallets.
+What waits of a stream's messages is one entry, its lane, however many operations they have: it is never
+refused for want of room, because a stream is read no further than one message may go. While calls wait beside
+it, it gives a group a portion; else all of it. On each wallet the order is that of arrival: what comes later
+goes past the rest of a lane, but where it is of one of its wallets.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from oanim_server.ledger.refusals import Refusal
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Future
 
     from oanim_server.ledger.group import Work
     from oanim_server.ledger.values import Outcome
 
 PER_WALLET = 250
-# How much of a message goes into a group that calls wait for, too: some 4 ms of theirs.
+# How much of a lane goes into a group that calls wait for, too: some 4 ms of theirs.
 PORTION = 100
 
 
@@ -79,11 +79,14 @@ def _needless(work: Work) -> bool:
 class Message:
     """Operations that came together, and one future for all their answers: of a refusal, itself."""
 
-    __slots__ = ("_answers", "_left", "_waiting", "future", "loop")
+    __slots__ = ("_answers", "_left", "_waiting", "future", "lane", "loop")
 
-    def __init__(self, works: Sequence[Operation | Refusal], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, works: Sequence[Operation | Refusal], loop: asyncio.AbstractEventLoop, lane: Lane
+    ) -> None:
         self.future: asyncio.Future[list[Any]] = loop.create_future()
         self.loop = loop
+        self.lane = lane
         self._answers: list[Any] = list(works)
         self._waiting = deque(
             (number, work) for number, work in enumerate(works) if not isinstance(work, Refusal)
@@ -95,18 +98,19 @@ class Message:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def give(self, most: int, admits: Callable[[int], bool]) -> Iterator[Pending]:
+    def give(self, most: int, admits: Callable[[int], bool]) -> list[Pending]:
         """The next of its operations, up to the first whose wallet is full in this group."""
         waiting, cancelled = self._waiting, self.cancelled()
-        while waiting and most:
+        given: list[Pending] = []
+        while waiting and len(given) < most:
             number, work = waiting[0]
             dropped = cancelled and _needless(work)
             if not dropped and not admits(work.wallet_id):
                 break
             waiting.popleft()
             if not dropped:
-                most -= 1
-                yield Pending(work, self, self.loop, None, number)
+                given.append(Pending(work, self, self.loop, None, number))
+        return given
 
     @property
     def wallets(self) -> set[int]:
@@ -124,17 +128,52 @@ class Message:
         return None if self._left else (self.future, self._answers)
 
 
-Entry: TypeAlias = Pending | Message
+class Lane:
+    """What waits of the messages of one stream, in their order. It is in the queue while something does."""
+
+    __slots__ = ("_messages",)
+
+    def __init__(self) -> None:
+        self._messages: deque[Message] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._messages)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._messages))
+
+    def add(self, message: Message) -> None:
+        """Put a message of which something waits behind the others."""
+        self._messages.append(message)
+
+    def give(self, most: int, admits: Callable[[int], bool]) -> list[Pending]:
+        """The next operations, up to the first whose wallet is full in this group."""
+        messages = self._messages
+        given: list[Pending] = []
+        while messages and len(given) < most:
+            given += messages[0].give(most - len(given), admits)
+            if messages[0]:
+                break
+            messages.popleft()
+        return given
+
+    @property
+    def wallets(self) -> set[int]:
+        """Those that its operations are of."""
+        return set().union(*[message.wallets for message in self._messages])
+
+
+Entry: TypeAlias = Pending | Lane
 
 
 def take(queue: deque[Entry], most: int) -> list[Pending]:
     """The next group, in order of arrival, and no more of one wallet than leaves room for others."""
-    messages = sum(isinstance(entry, Message) for entry in queue)
-    if not messages and len(queue) <= min(PER_WALLET, most):
+    lanes = sum(isinstance(entry, Lane) for entry in queue)
+    if not lanes and len(queue) <= min(PER_WALLET, most):
         all_of_it = [pending for pending in queue if isinstance(pending, Pending) and not pending.abandoned]
         queue.clear()
         return all_of_it
-    portion = PORTION if 0 < messages < len(queue) else most
+    portion = PORTION if 0 < lanes < len(queue) else most
     group: list[Pending] = []
     kept: list[Entry] = []
     of_wallet: dict[int, int] = {}
@@ -151,7 +190,7 @@ def take(queue: deque[Entry], most: int) -> list[Pending]:
 
     while queue and len(group) < most:
         entry = queue.popleft()
-        if isinstance(entry, Message):
+        if isinstance(entry, Lane):
             group += entry.give(min(portion, most - len(group)), admits)
             if entry:
                 kept.append(entry)

@@ -1,7 +1,8 @@
-"""Streams of many operations a message: each message is one piece of the ledger's queue, answered in turn.
+"""Streams of many operations a message: they wait in a lane of the ledger's queue and are answered in order.
 
-One message of a stream is in the queue. The next one is read and made ready meanwhile, and no further one: a
-caller that sends faster, or does not read its answers, is held up by the flow control of its connection.
+As many operations of a stream are under way as one message may have. The message after them is read and made
+ready meanwhile, and no further one: a caller that sends faster, or does not read its answers, is held up by
+the flow control of its connection.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 from oanim_server.ledger.operations import Commit, Operation, Reserve
+from oanim_server.ledger.queueing import Lane
 from oanim_server.ledger.refusals import InvalidField, OutcomeUnknown, Refusal
 from oanim_server.ledger.values import Outcome
 from oanim_server.rpc import outcomes
@@ -64,45 +66,79 @@ async def in_turn(
     requests: AsyncIterator[T], read: Callable[[T], Awaitable[list[Work]]], ledger: Ledger
 ) -> AsyncGenerator[tuple[list[Work], list[Answer]]]:
     """The operations of each message, with their outcomes or refusals, in the order of the messages."""
-    ready: asyncio.Queue[list[Work] | None] = asyncio.Queue(1)
-    reading = asyncio.create_task(_read(requests, read, ready))
+    under_way = _UnderWay(ledger)
+    reading = asyncio.create_task(_read(requests, read, under_way))
     try:
-        queued = _queued(await ready.get(), ledger)
-        while queued is not None:
-            asked, deciding = queued
-            answers = await deciding
-            # The next one is decided while these answers are written, which may take their reader's time.
-            at_once = not ready.empty()
-            queued = _queued(ready.get_nowait(), ledger) if at_once else None
-            yield asked, answers
-            if not at_once:
-                queued = _queued(await ready.get(), ledger)
+        while (decided := await under_way.next()) is not None:
+            yield decided
         # What ended the reading, if it was no end of the caller's.
         await reading
     finally:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
-
-
-def _queued(
-    asked: list[Work] | None, ledger: Ledger
-) -> tuple[list[Work], asyncio.Future[list[Answer]]] | None:
-    return None if asked is None else (asked, ledger.submit_all(asked))
+        under_way.leave()
 
 
 async def _read(
-    requests: AsyncIterator[T],
-    read: Callable[[T], Awaitable[list[Work]]],
-    ready: asyncio.Queue[list[Work] | None],
+    requests: AsyncIterator[T], read: Callable[[T], Awaitable[list[Work]]], under_way: _UnderWay
 ) -> None:
     try:
         async for request in requests:
-            await ready.put(await read(request))
-    except Exception:
-        # What came before it is answered first.
-        await ready.put(None)
-        raise
-    await ready.put(None)
+            await under_way.submit(await read(request))
+    finally:
+        # What came before it is answered first, however it ends.
+        under_way.end()
+
+
+class _UnderWay:
+    """The messages of a stream that are in the queue, or decided and not given back yet."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._lane = Lane()
+        self._deciding: asyncio.Queue[tuple[list[Work], asyncio.Future[list[Answer]]] | None] = (
+            asyncio.Queue()
+        )
+        self._operations = 0
+        self._room = asyncio.Event()
+
+    async def submit(self, asked: list[Work]) -> None:
+        """Queue a message, when there is room for it.
+
+        :raises Draining: when the ledger is about to stop.
+        """
+        while self._operations and self._operations + _size(asked) > MOST:
+            self._room.clear()
+            await self._room.wait()
+        deciding = self._ledger.submit_all(asked, self._lane)
+        self._operations += _size(asked)
+        self._deciding.put_nowait((asked, deciding))
+
+    def end(self) -> None:
+        """Say that nothing more comes."""
+        self._deciding.put_nowait(None)
+
+    async def next(self) -> tuple[list[Work], list[Answer]] | None:
+        """The next message that is decided; None at the end."""
+        queued = await self._deciding.get()
+        if queued is None:
+            return None
+        asked, deciding = queued
+        answers = await deciding
+        # More is decided while these are written, which may take their reader's time.
+        self._operations -= _size(asked)
+        self._room.set()
+        return asked, answers
+
+    def leave(self) -> None:
+        """Wait for nothing any more."""
+        while not self._deciding.empty():
+            if (queued := self._deciding.get_nowait()) is not None:
+                queued[1].cancel()
+
+
+def _size(asked: list[Work]) -> int:
+    return len(asked) or 1
 
 
 async def answered(
