@@ -37,7 +37,7 @@ def call(work: Operation) -> Pending:
 def lane(loop: asyncio.AbstractEventLoop, *messages: Sequence[Operation]) -> Lane:
     made = Lane()
     for works in messages:
-        made.add(Message(works, loop, made))
+        made.add(Message(works, loop, made), at_end=True)
     return made
 
 
@@ -99,11 +99,74 @@ def test_a_hot_wallet_leaves_room_for_others_and_is_taken_whole_where_there_are_
     assert wallets(take(queue, 1_000)) == [1] * 350
 
 
+def join(queue: deque[Entry], entry: Lane, works: Sequence[Operation], loop: asyncio.AbstractEventLoop) -> None:
+    """Put a message into a lane, as the committer does."""
+    if not entry:
+        queue.append(entry)
+    entry.add(Message(works, loop, entry), at_end=queue[-1] is entry)
+
+
+def groups_until(
+    entry: Entry, queue: deque[Entry], lanes: Sequence[Lane], loop: asyncio.AbstractEventLoop, *, wallet_id: int
+) -> int:
+    """How many groups are taken before an entry begins to be, while lanes are joined after each of them."""
+    for groups in range(20):
+        before = len(entry) if isinstance(entry, Lane) else 0
+        taken = take(queue, 1_000)
+        if entry in taken if isinstance(entry, Pending) else len(entry) < before:
+            return groups
+        for number, each in enumerate(lanes):
+            while len(each) < 1_000:
+                join(queue, each, [reserve(wallet_id or 1 + number)] * 100, loop)
+    return 20
+
+
+def test_a_lane_that_is_joined_again_and_again_lets_a_call_on_its_wallet_through(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """The call waits for what one message may have, in portions, and is in the group of the last of them."""
+    busy = lane(loop, *[[reserve(1)] * 100] * 10)
+    waiting = call(release(1))
+    queue: deque[Entry] = deque([busy, waiting])
+    assert groups_until(waiting, queue, [busy], loop, wallet_id=1) == 9
+
+
+def test_lanes_that_fill_a_group_let_others_through_all_the_same(loop: asyncio.AbstractEventLoop) -> None:
+    """Each has its turn before them, and not another one."""
+    busy = [lane(loop, [reserve(1 + number)] * 100) for number in range(10)]
+    waiting = call(reserve(5_000))
+    queue: deque[Entry] = deque([*busy, waiting])
+    assert groups_until(waiting, queue, busy, loop, wallet_id=0) == 1
+
+
+def test_a_lane_on_a_full_wallet_lets_another_one_on_it_through(loop: asyncio.AbstractEventLoop) -> None:
+    hot, other = lane(loop, *[[reserve(1)] * 100] * 10), lane(loop, [reserve(1)] * 100)
+    beside = lane(loop, [reserve(2)] * 100)
+    queue: deque[Entry] = deque([hot, other, beside])
+    assert groups_until(other, queue, [hot, beside], loop, wallet_id=1) <= 4
+
+
+def test_what_joins_a_lane_while_others_wait_behind_it_is_taken_after_them(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    first, second = lane(loop, [reserve(1)]), lane(loop, [reserve(2)])
+    queue: deque[Entry] = deque([first, second])
+    join(queue, first, [reserve(3)], loop)
+    join(queue, second, [reserve(4)], loop)
+    assert len(first) == 2
+    assert wallets(take(queue, 2)) == [1, 2]
+    # The first waits behind the second by now. With nobody else there, all of it is one group.
+    join(queue, second, [reserve(5)], loop)
+    assert wallets(take(queue, 1_000)) == [4, 3, 5]
+    assert not queue
+    assert not first
+
+
 def test_of_a_message_that_nobody_waits_for_reserves_are_dropped(loop: asyncio.AbstractEventLoop) -> None:
     waiting = Lane()
     message, later = [Message(works, loop, waiting) for works in ([reserve(1), release(2)], [reserve(3)])]
-    waiting.add(message)
-    waiting.add(later)
+    waiting.add(message, at_end=True)
+    waiting.add(later, at_end=True)
     message.future.cancel()
     assert wallets(take(deque([waiting]), 1_000)) == [2, 3]
 
@@ -139,7 +202,7 @@ def test_a_message_is_answered_once_and_a_refusal_in_it_is_its_own_answer(
     misshapen: Refusal = InvalidField(field="amount_micros", description="it is 0")
     waiting = Lane()
     message = Message([reserve(1), misshapen, reserve(2)], loop, waiting)
-    waiting.add(message)
+    waiting.add(message, at_end=True)
     first, second = take(deque([waiting]), 1_000)
     assert message.answer(second.number, "b") is None
     assert message.answer(first.number, "a") == (message.future, ["a", misshapen, "b"])

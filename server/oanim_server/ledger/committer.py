@@ -156,7 +156,7 @@ class Committer:
                     self._queue_up(lane)
                 elif self._stopping:
                     raise Draining
-                lane.add(message)
+                lane.add(message, at_end=self._queue[-1] is lane)
         return message.future
 
     def run(self, work: Work) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from oanim_server.ledger.operations import Operation, SettleDue
@@ -17,7 +18,7 @@ from oanim_server.ledger.refusals import Refusal
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
 
     from oanim_server.ledger.group import Work
@@ -112,10 +113,9 @@ class Message:
                 given.append(Pending(work, self, self.loop, None, number))
         return given
 
-    @property
-    def wallets(self) -> set[int]:
+    def wallets(self) -> Iterator[int]:
         """Those that its operations which wait are of."""
-        return {work.wallet_id for _, work in self._waiting}
+        return (work.wallet_id for _, work in self._waiting)
 
     def cancelled(self) -> bool:
         """Whether nobody waits for its answers any more."""
@@ -129,38 +129,58 @@ class Message:
 
 
 class Lane:
-    """What waits of the messages of one stream, in their order. It is in the queue while something does."""
+    """What waits of the messages of one stream, in their order. It is in the queue while something does.
 
-    __slots__ = ("_messages",)
+    It has a turn there, as a message alone would have: what joins it while others wait behind it has the next
+    turn, behind them, however often it is joined.
+    """
+
+    __slots__ = ("_coming", "_turn")
 
     def __init__(self) -> None:
-        self._messages: deque[Message] = deque()
+        self._turn: deque[Message] = deque()
+        self._coming: deque[Message] = deque()
 
     def __bool__(self) -> bool:
-        return bool(self._messages)
+        return bool(self._turn or self._coming)
 
     def __len__(self) -> int:
-        return sum(map(len, self._messages))
+        return sum(map(len, chain(self._turn, self._coming)))
 
-    def add(self, message: Message) -> None:
-        """Put a message of which something waits behind the others."""
-        self._messages.append(message)
+    def add(self, message: Message, *, at_end: bool) -> None:
+        """Put a message of which something waits behind the others; nobody waits behind a lane at the end."""
+        if at_end:
+            self._turn += self._coming
+            self._coming.clear()
+            self._turn.append(message)
+        else:
+            self._coming.append(message)
 
     def give(self, most: int, admits: Callable[[int], bool]) -> list[Pending]:
-        """The next operations, up to the first whose wallet is full in this group."""
-        messages = self._messages
+        """The next operations of its turn, up to the first whose wallet is full in this group."""
+        turn = self._turn
         given: list[Pending] = []
-        while messages and len(given) < most:
-            given += messages[0].give(most - len(given), admits)
-            if messages[0]:
+        while turn and len(given) < most:
+            given += turn[0].give(most - len(given), admits)
+            if turn[0]:
                 break
-            messages.popleft()
+            turn.popleft()
         return given
 
     @property
+    def has_turn(self) -> bool:
+        """Whether something is left of its turn."""
+        return bool(self._turn)
+
+    def take_next_turn(self) -> bool:
+        """Begin another turn after the one that is over; whether there is one."""
+        self._turn, self._coming = self._coming, self._turn
+        return self.has_turn
+
+    @property
     def wallets(self) -> set[int]:
-        """Those that its operations are of."""
-        return set().union(*[message.wallets for message in self._messages])
+        """Those that the operations of its turn are of."""
+        return {wallet_id for message in self._turn for wallet_id in message.wallets()}
 
 
 Entry: TypeAlias = Pending | Lane
@@ -176,6 +196,8 @@ def take(queue: deque[Entry], most: int) -> list[Pending]:
     portion = PORTION if 0 < lanes < len(queue) else most
     group: list[Pending] = []
     kept: list[Entry] = []
+    # Lanes whose next turn is after all that waits now.
+    later: list[Entry] = []
     of_wallet: dict[int, int] = {}
     # Wallets that something kept is of: what comes later waits behind it.
     behind: set[int] = set()
@@ -192,9 +214,12 @@ def take(queue: deque[Entry], most: int) -> list[Pending]:
         entry = queue.popleft()
         if isinstance(entry, Lane):
             group += entry.give(min(portion, most - len(group)), admits)
-            if entry:
+            if entry.has_turn:
                 kept.append(entry)
                 behind |= entry.wallets if queue else set()
+            elif entry.take_next_turn():
+                # Beside calls, it has given its portion.
+                (queue if portion == most else later).append(entry)
         elif not entry.abandoned:
             wallet_id = entry.wallet_id
             # What is of no wallet has no order to keep.
@@ -206,19 +231,24 @@ def take(queue: deque[Entry], most: int) -> list[Pending]:
     if kept and len(of_wallet) == 1 and portion == most:
         kept = _fill(group, kept, most)
     queue.extendleft(reversed(kept))
+    queue.extend(later)
     return group
 
 
 def _fill(group: list[Pending], kept: list[Entry], most: int) -> list[Entry]:
     """Nobody else waits: take what was kept for others' sake; answers what is kept all the same."""
     left: list[Entry] = []
-    for entry in kept:
+    waiting = deque(kept)
+    while waiting:
+        entry = waiting.popleft()
         if len(group) >= most:
             left.append(entry)
         elif isinstance(entry, Pending):
             group.append(entry)
         else:
             group += entry.give(most - len(group), lambda _wallet_id: True)
-            if entry:
+            if entry.has_turn:
                 left.append(entry)
+            elif entry.take_next_turn():
+                waiting.append(entry)
     return left

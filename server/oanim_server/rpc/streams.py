@@ -75,8 +75,8 @@ async def in_turn(
         await reading
     finally:
         reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
         under_way.leave()
+        await asyncio.gather(reading, return_exceptions=True)
 
 
 async def _read(
