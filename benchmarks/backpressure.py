@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from benchmarks import targets
 from benchmarks.bed import interleaved, middle, of, people, served, slot_of
 from benchmarks.figures import Figure, ratios
-from benchmarks.streams import AT_ONCE
+from benchmarks.streams import under_way
 from benchmarks.told import Told
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _closed(one: Bed, section: str, plan: Plan) -> list[Figure]:
         slots[f"calls {times}"] = partial(one.slot, "pairs", in_flight=CALLS * times)
         slots[f"Meter {times}"] = partial(one.slot, "meter", streams=STREAMS * times, size=SIZE)
     ran = interleaved(slots, plan.warm_seconds, plan.pressure_seconds, plan.pressure_repetitions)
-    in_flight = {"calls": CALLS, "Meter": STREAMS * AT_ONCE * SIZE}
+    in_flight = {"calls": CALLS, "Meter": STREAMS * under_way(SIZE) * SIZE}
     return [
         _goodput(
             section,

@@ -55,7 +55,7 @@ class Metered:
 
     def __init__(self, accounts: Sequence[str], size: int, ready: int) -> None:
         self._accounts = accounts
-        self._size = size
+        self.size = size
         self._held: list[tuple[str, str]] = []
         self._messages = deque(self._message() for _ in range(ready))
 
@@ -65,7 +65,7 @@ class Metered:
 
     def _message(self) -> bytes:
         charged = self._held
-        held = [(random.choice(self._accounts), new_key()) for _ in range(self._size // 2)]
+        held = [(random.choice(self._accounts), new_key()) for _ in range(self.size // 2)]
         operations = [_RESERVE.of(account, key) for account, key in held]
         operations += [_CHARGE.of(new_key(), key, account) for account, key in charged]
         random.shuffle(operations)

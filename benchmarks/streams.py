@@ -10,7 +10,7 @@ import grpc
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from benchmarks.taken import retry_seconds
-from oanim.pipeline import MOST_UNDER_WAY
+from oanim.pipeline import MOST_OPERATIONS, MOST_UNDER_WAY
 from openanimate.metering.v1.error_reason_pb2 import ErrorReason
 from openanimate.metering.v1.wallet_service_pb2 import MeterResponse
 
@@ -20,10 +20,16 @@ if TYPE_CHECKING:
     from benchmarks.requests import Metered
     from benchmarks.taken import Taken
 
-# As many messages as the SDK has under way on a stream.
-AT_ONCE = MOST_UNDER_WAY
 # What overload refuses, and what then is not there to be charged.
 OVERLOAD = {ErrorReason.ERROR_REASON_OVERLOADED, ErrorReason.ERROR_REASON_NOT_FOUND}
+
+
+def under_way(size: int) -> int:
+    """How many messages of so many operations are sent before one is answered.
+
+    As many as the SDK has, and no more than the server reads: what one message may have, and a message more.
+    """
+    return min(MOST_UNDER_WAY, 1 + MOST_OPERATIONS // size)
 
 
 class MeterStream:
@@ -34,7 +40,7 @@ class MeterStream:
         self._messages = messages
         self._taken = taken
         self._sent: asyncio.Queue[float | None] = asyncio.Queue()
-        self._room = asyncio.Semaphore(AT_ONCE)
+        self._room = asyncio.Semaphore(under_way(messages.size))
         self._waits = 0.0
 
     async def loop(self, until: float) -> None:

@@ -99,7 +99,9 @@ def test_a_hot_wallet_leaves_room_for_others_and_is_taken_whole_where_there_are_
     assert wallets(take(queue, 1_000)) == [1] * 350
 
 
-def join(queue: deque[Entry], entry: Lane, works: Sequence[Operation], loop: asyncio.AbstractEventLoop) -> None:
+def join(
+    queue: deque[Entry], entry: Lane, works: Sequence[Operation], loop: asyncio.AbstractEventLoop
+) -> None:
     """Put a message into a lane, as the committer does."""
     if not entry:
         queue.append(entry)
@@ -107,7 +109,12 @@ def join(queue: deque[Entry], entry: Lane, works: Sequence[Operation], loop: asy
 
 
 def groups_until(
-    entry: Entry, queue: deque[Entry], lanes: Sequence[Lane], loop: asyncio.AbstractEventLoop, *, wallet_id: int
+    entry: Entry,
+    queue: deque[Entry],
+    lanes: Sequence[Lane],
+    loop: asyncio.AbstractEventLoop,
+    *,
+    wallet_id: int,
 ) -> int:
     """How many groups are taken before an entry begins to be, while lanes are joined after each of them."""
     for groups in range(20):
