@@ -172,10 +172,10 @@ class Lane:
         """Whether something is left of its turn."""
         return bool(self._turn)
 
-    def take_next_turn(self) -> bool:
-        """Begin another turn after the one that is over; whether there is one."""
+    def in_next_turn(self) -> list[Lane]:
+        """Itself, with another turn after the one that is over; nothing where nothing waits any more."""
         self._turn, self._coming = self._coming, self._turn
-        return self.has_turn
+        return [self] if self.has_turn else []
 
     @property
     def wallets(self) -> set[int]:
@@ -190,9 +190,7 @@ def take(queue: deque[Entry], most: int) -> list[Pending]:
     """The next group, in order of arrival, and no more of one wallet than leaves room for others."""
     lanes = sum(isinstance(entry, Lane) for entry in queue)
     if not lanes and len(queue) <= min(PER_WALLET, most):
-        all_of_it = [pending for pending in queue if isinstance(pending, Pending) and not pending.abandoned]
-        queue.clear()
-        return all_of_it
+        return _all(queue)
     portion = PORTION if 0 < lanes < len(queue) else most
     group: list[Pending] = []
     kept: list[Entry] = []
@@ -216,10 +214,10 @@ def take(queue: deque[Entry], most: int) -> list[Pending]:
             group += entry.give(min(portion, most - len(group)), admits)
             if entry.has_turn:
                 kept.append(entry)
-                behind |= entry.wallets if queue else set()
-            elif entry.take_next_turn():
+                behind |= entry.wallets
+            else:
                 # Beside calls, it has given its portion.
-                (queue if portion == most else later).append(entry)
+                (queue if portion == most else later).extend(entry.in_next_turn())
         elif not entry.abandoned:
             wallet_id = entry.wallet_id
             # What is of no wallet has no order to keep.
@@ -233,6 +231,13 @@ def take(queue: deque[Entry], most: int) -> list[Pending]:
     queue.extendleft(reversed(kept))
     queue.extend(later)
     return group
+
+
+def _all(queue: deque[Entry]) -> list[Pending]:
+    """Calls that are few enough for one group, whoever's they are."""
+    calls = [entry for entry in queue if isinstance(entry, Pending) and not entry.abandoned]
+    queue.clear()
+    return calls
 
 
 def _fill(group: list[Pending], kept: list[Entry], most: int) -> list[Entry]:
@@ -249,6 +254,6 @@ def _fill(group: list[Pending], kept: list[Entry], most: int) -> list[Entry]:
             group += entry.give(most - len(group), lambda _wallet_id: True)
             if entry.has_turn:
                 left.append(entry)
-            elif entry.take_next_turn():
-                waiting.append(entry)
+            else:
+                waiting.extend(entry.in_next_turn())
     return left
