@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from oanim_server.ledger.operations import Release, Reserve
-from oanim_server.ledger.queueing import PER_WALLET, PORTION, Entry, Lane, Message, Pending, take
+from oanim_server.ledger.queueing import PER_WALLET, PORTION, Entry, Lane, Message, Pending, join, take
 from oanim_server.ledger.refusals import Draining, InvalidField, Refusal
 
 if TYPE_CHECKING:
@@ -99,15 +99,6 @@ def test_a_hot_wallet_leaves_room_for_others_and_is_taken_whole_where_there_are_
     assert wallets(take(queue, 1_000)) == [1] * 350
 
 
-def join(
-    queue: deque[Entry], entry: Lane, works: Sequence[Operation], loop: asyncio.AbstractEventLoop
-) -> None:
-    """Put a message into a lane, as the committer does."""
-    if not entry:
-        queue.append(entry)
-    entry.add(Message(works, loop, entry), at_end=queue[-1] is entry)
-
-
 def groups_until(
     entry: Entry,
     queue: deque[Entry],
@@ -124,7 +115,7 @@ def groups_until(
             return groups
         for number, each in enumerate(lanes):
             while len(each) < 1_000:
-                join(queue, each, [reserve(wallet_id or 1 + number)] * 100, loop)
+                join(queue, Message([reserve(wallet_id or 1 + number)] * 100, loop, each))
     return 20
 
 
@@ -158,12 +149,12 @@ def test_what_joins_a_lane_while_others_wait_behind_it_is_taken_after_them(
 ) -> None:
     first, second = lane(loop, [reserve(1)]), lane(loop, [reserve(2)])
     queue: deque[Entry] = deque([first, second])
-    join(queue, first, [reserve(3)], loop)
-    join(queue, second, [reserve(4)], loop)
+    join(queue, Message([reserve(3)], loop, first))
+    join(queue, Message([reserve(4)], loop, second))
     assert len(first) == 2
     assert wallets(take(queue, 2)) == [1, 2]
     # The first waits behind the second by now. With nobody else there, all of it is one group.
-    join(queue, second, [reserve(5)], loop)
+    join(queue, Message([reserve(5)], loop, second))
     assert wallets(take(queue, 1_000)) == [4, 3, 5]
     assert not queue
     assert not first

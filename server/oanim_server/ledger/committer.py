@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from oanim_server.database.engine import CommitUnknownError, driver_of, is_away, is_conflict, is_duplicate
 from oanim_server.ledger.group import DEFERRED, Group
 from oanim_server.ledger.operations import Operation
-from oanim_server.ledger.queueing import Lane, Message, Pending, take
+from oanim_server.ledger.queueing import Lane, Message, Pending, join, take
 from oanim_server.ledger.refusals import (
     Conflict,
     DatabaseAway,
@@ -152,11 +152,9 @@ class Committer:
         message = Message(works, asyncio.get_running_loop(), lane)
         if message:
             with self._awake:
-                if not lane:
-                    self._queue_up(lane)
-                elif self._stopping:
-                    raise Draining
-                lane.add(message, at_end=self._queue[-1] is lane)
+                self._require_running()
+                join(self._queue, message)
+                self._wake()
         return message.future
 
     def run(self, work: Work) -> Any:
@@ -170,14 +168,17 @@ class Committer:
         if pending.wallet_id:
             self._called_at = time.monotonic()
         with self._awake:
-            self._queue_up(pending, limit)
+            self._require_running()
+            if len(self._queue) >= limit:
+                raise Overloaded
+            self._queue.append(pending)
+            self._wake()
 
-    def _queue_up(self, entry: Entry, limit: float = math.inf) -> None:
+    def _require_running(self) -> None:
         if self._stopping:
             raise Draining
-        if len(self._queue) >= limit:
-            raise Overloaded
-        self._queue.append(entry)
+
+    def _wake(self) -> None:
         if self._waiting:
             self._awake.notify()
 

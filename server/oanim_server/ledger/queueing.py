@@ -1,9 +1,10 @@
 """What waits for the committer, and how the next group is taken from it.
 
 What waits of a stream's messages is one entry, its lane, however many operations they have: it is never
-refused for want of room, because a stream is read no further than one message may go. While calls wait beside
-it, it gives a group a portion; else all of it. On each wallet the order is that of arrival: what comes later
-goes past the rest of a lane, but where it is of one of its wallets.
+refused for want of room, because a stream is read no further than one message may go. While calls wait
+beside it, it gives a group a portion; else all of it. On each wallet the order is that of arrival, which of
+a message is when the turn of its lane begins: what comes later goes past the rest of a turn, but where it
+is of one of its wallets.
 """
 
 from __future__ import annotations
@@ -177,13 +178,20 @@ class Lane:
         self._turn, self._coming = self._coming, self._turn
         return [self] if self.has_turn else []
 
-    @property
     def wallets(self) -> set[int]:
         """Those that the operations of its turn are of."""
         return {wallet_id for message in self._turn for wallet_id in message.wallets()}
 
 
 Entry: TypeAlias = Pending | Lane
+
+
+def join(queue: deque[Entry], message: Message) -> None:
+    """Put a message of which something waits into its lane, and that into the queue unless it is there."""
+    lane = message.lane
+    if not lane:
+        queue.append(lane)
+    lane.add(message, at_end=queue[-1] is lane)
 
 
 def take(queue: deque[Entry], most: int) -> list[Pending]:
@@ -214,7 +222,7 @@ def take(queue: deque[Entry], most: int) -> list[Pending]:
             group += entry.give(min(portion, most - len(group)), admits)
             if entry.has_turn:
                 kept.append(entry)
-                behind |= entry.wallets
+                behind |= entry.wallets()
             else:
                 # Beside calls, it has given its portion.
                 (queue if portion == most else later).extend(entry.in_next_turn())
