@@ -237,6 +237,32 @@ def test_a_refusal_for_overload_is_not_remembered(open_database: Callable[[], Da
     ledger.close()
 
 
+def test_a_stream_is_not_refused_by_a_full_queue_and_takes_one_place_in_it(
+    open_database: Callable[[], Database],
+) -> None:
+    ledger = Driven(open_database(), queue_limit=2).start()
+    wallet_id = ledger.open_wallet(1_000)
+
+    async def fill() -> list[asyncio.Future[Any]]:
+        lane = Lane()
+        messages = [ledger.ledger.submit_all([ledger.reserve(wallet_id, 1)] * 3, lane) for _ in range(5)]
+        calls = await queued(ledger, [ledger.reserve(wallet_id, 1)])
+        with pytest.raises(Overloaded):
+            await ledger.ledger.submit(ledger.reserve(wallet_id, 1))
+        messages += [
+            ledger.ledger.submit_all([ledger.reserve(wallet_id, 1)], each) for each in (lane, Lane())
+        ]
+        return messages + calls
+
+    with asyncio.Runner() as runner:
+        with busy(ledger):
+            waiting = runner.run(fill())
+        *messages, call = runner.run(all_of(waiting))
+    assert [len(answers) for answers in messages] == [3] * 5 + [1, 1]
+    assert {type(answer) for answer in [call, *(one for answers in messages for one in answers)]} == {Outcome}
+    ledger.close()
+
+
 async def queued(ledger: Driven, operations: Sequence[Operation]) -> list[asyncio.Future[Outcome]]:
     """Queue operations, in order."""
     waiting = [asyncio.ensure_future(ledger.ledger.submit(operation)) for operation in operations]
