@@ -90,7 +90,7 @@ class Scene:
 
     @contextmanager
     def worker(self, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
-        """A worker, killed at the end if it still runs."""
+        """A worker that is ready, killed at the end if it still runs."""
         environment = {
             **{name: text for name, text in os.environ.items() if not name.startswith(OURS)},
             "ANIMATE_API_URL": self.url,
@@ -100,10 +100,14 @@ class Scene:
         }
         environment |= settings
         with (self._folder / "worker.log").open("a") as log:
+            before = self._ready()
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.farm.program"], env=environment, stderr=log, cwd=ROOT
             )
         try:
+            # Told to end before that, it would die of the signal: the render may be done without it.
+            until(lambda: self._ready() > before or process.poll() is not None)
+            assert process.poll() is None, self.worker_log()
             yield process
         finally:
             process.kill()
@@ -112,6 +116,9 @@ class Scene:
     def worker_log(self) -> str:
         """What the workers have logged."""
         return (self._folder / "worker.log").read_text()
+
+    def _ready(self) -> int:
+        return self.worker_log().count(" ready: ")
 
     def audit(self) -> tuple[int, str]:
         """What the audit says of every wallet."""
