@@ -148,7 +148,7 @@ class Drawing:
             line=line,
             ttl=None if job else data.draw(TTLS, "ttl"),
             spend_scopes=scopes,
-            for_method=Method.GENERATE if job else Method.RESERVE,
+            method=Method.GENERATE if job else Method.RESERVE,
         )
 
     def _target(self, data: st.DataObject, wallet_id: int, model: Model) -> tuple[int, int]:

@@ -144,7 +144,7 @@ def test_what_an_extend_adds_is_charged_and_kept_as_if_it_had_been_held_at_once(
 
 def test_the_hold_of_a_running_job_cannot_be_freed_by_the_account(ledger: Driven) -> None:
     wallet_id = ledger.open_wallet(100)
-    number = ledger.hold(wallet_id, 60, opener=SERVER, ttl=None, for_method=Method.GENERATE, key="generate")
+    number = ledger.hold(wallet_id, 60, opener=SERVER, ttl=None, method=Method.GENERATE, key="generate")
     for operation in (
         ledger.commit(wallet_id, number, 0),
         ledger.release(wallet_id, number),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from contextlib import contextmanager
@@ -10,13 +11,15 @@ import pytest
 
 from oanim_server.ledger.committer import QUIET_SECONDS, Committer
 from oanim_server.ledger.queueing import Lane
-from oanim_server.ledger.refusals import Overloaded
+from oanim_server.ledger.refusals import Faulty, Overloaded
 from oanim_server.ledger.values import SECOND, Line, Outcome, Scope
 from tests.ledger.counting import statements_of_new_connections
-from tests.ledger.driving import Clock, Driven, batch, busy, together
+from tests.ledger.driving import Clock, Driven, Recording, batch, busy, together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from sqlalchemy import Connection
 
     from oanim_server.database.engine import Database
     from oanim_server.ledger.operations import Operation
@@ -105,7 +108,7 @@ def test_a_group_waits_for_those_who_were_answered_and_ask_again(ledger: Driven)
     async def ask(number: int) -> None:
         for _ in range(times):
             await ledger.ledger.submit(ledger.reserve(wallet_id, 1))
-            for _ in range(150 * (number % 2)):
+            for _ in range(40 * (number % 2)):
                 await asyncio.sleep(0)
 
     async def ask_all() -> None:
@@ -157,6 +160,31 @@ def test_messages_have_larger_groups_while_nobody_calls(small: Driven) -> None:
     small.run(small.reserve(wallet_id, 1))
     assert asked() == [10] * 8
     assert small.problems() == []
+
+
+def test_the_collector_rests_while_a_larger_group_is_run(small: Driven) -> None:
+    """A fault in it wakes the collector, too."""
+    wallet_id = small.open_wallet(1_000)
+    rests: list[bool] = []
+
+    def look(_connection: Connection, _now: int) -> None:
+        rests.append(not gc.isenabled())
+
+    def a_bug(_connection: Connection, _now: int) -> None:
+        raise ZeroDivisionError
+
+    async def ask(operations: int, load: Callable[[Connection, int], None]) -> list[Any]:
+        works = [small.reserve(wallet_id, 1, companion=Recording(load=load)) for _ in range(operations)]
+        with busy(small):
+            message = small.ledger.submit_all(works, Lane())
+        return await message
+
+    for operations, load, kind in ((10, look, Outcome), (40, look, Outcome), (40, a_bug, Faulty)):
+        time.sleep(QUIET_SECONDS)
+        assert {type(answer) for answer in asyncio.run(ask(operations, load))} == {kind}
+        small.run(small.reserve(wallet_id, 1))
+        assert gc.isenabled()
+    assert rests == [False] * 10 + [True] * 40
 
 
 def test_calls_that_have_waited_for_long_are_no_larger_groups(small: Driven) -> None:

@@ -206,7 +206,7 @@ class Generations:
             ttl=None,
             spend_scopes=asked.spend_scopes,
             labels=asked.labels,
-            for_method=Method.GENERATE,
+            method=Method.GENERATE,
         )
         upload_ids = checked_uploads(asked.input_json)
         try:

@@ -8,6 +8,7 @@ takes a Reserve with it that has not begun, so that nothing is held for nobody; 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import secrets
@@ -15,7 +16,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -196,7 +197,9 @@ class Committer:
                 if not group and not self._queue and self._stopping:
                     break
             if group:
-                self._settle(group)
+                with _uncollected() if len(group) > self._group_limit else nullcontext():
+                    self._settle(group)
+                    group.clear()
                 checkpointed = False
             elif not checkpointed:
                 self._checkpoint(idle=True)
@@ -394,6 +397,18 @@ class Committer:
                 time.sleep(RETRY_SECONDS)
             else:
                 return found is not None and bytes(found[-1]) == last.link
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the collector from looking through a large group: in vain, since all of it dies by its count."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _have_made(pendings: Sequence[Pending], outcomes: Sequence[Any]) -> None:

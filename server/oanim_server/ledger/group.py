@@ -149,6 +149,8 @@ class Group:
     def _answer(self, work: Work) -> Any:
         """The outcome of one operation, or the refusal that it gets; neither spoils its neighbours."""
         try:
+            if isinstance(work, OnReservation):
+                self._name_reservation(work)
             if isinstance(work, Operation):
                 return self._decide(work)
             return work(self._connection, self.working.now)
@@ -160,7 +162,6 @@ class Group:
 
     def _decide(self, operation: Operation) -> Any:
         working = self.working
-        self._name_reservation(operation)
         identity = operation.identity
         fingerprint = operation.fingerprint()
         known = self._known(identity)
@@ -192,9 +193,10 @@ class Group:
             self._answered[identity] = (fingerprint, outcome)
         return outcome
 
-    def _name_reservation(self, operation: Operation) -> None:
-        """Give an operation that names its Reserve the number of what that made, before or in this group."""
-        if not isinstance(operation, OnReservation) or (reserve := operation.reserve) is None:
+    def _name_reservation(self, operation: OnReservation) -> None:
+        """Give one that names its Reserve the number of what that made, before or in this group."""
+        reserve = operation.reserve
+        if reserve is None:
             return
         number = self._made.get(reserve)
         if number is None:

@@ -27,6 +27,7 @@ from oanim_server.ledger.values import (
     UsageItem,
     Wallet,
     WalletFacts,
+    maker,
 )
 
 if TYPE_CHECKING:
@@ -66,6 +67,10 @@ class Row(NamedTuple):
     link: bytes
 
 
+# Of fields in the order of `Row`.
+row_of = maker(Row)
+_wallet_facts, _reservation_facts = maker(WalletFacts), maker(ReservationFacts)
+_RELEASE = Kind.RELEASE
 COLUMNS = Row._fields
 _FINGERPRINT, _SEAL = COLUMNS.index("fingerprint"), COLUMNS.index("seal")
 
@@ -140,33 +145,38 @@ def seal_of_made(lots: Iterable[Lot], said: Sequence[object] = ()) -> bytes | No
 
 def wallet_facts(wallet: Wallet) -> WalletFacts:
     """A wallet as an answer shows it now."""
-    return WalletFacts(
-        wallet.wallet_id,
-        wallet.balance_micros,
-        wallet.held_micros,
-        wallet.debt_micros,
-        wallet.seq,
-        wallet.frozen,
+    return _wallet_facts(
+        (
+            wallet.wallet_id,
+            wallet.balance_micros,
+            wallet.held_micros,
+            wallet.debt_micros,
+            wallet.seq,
+            wallet.frozen,
+        )
     )
 
 
 def reservation_facts(reservation: Reservation) -> ReservationFacts:
     """A reservation as an answer shows it now."""
-    return ReservationFacts(
-        reservation.wallet_id,
-        reservation.number,
-        reservation.state,
-        reservation.opener,
-        reservation.reserved_micros,
-        reservation.captured_micros,
-        reservation.uncollected_micros,
-        reservation.captures,
-        reservation.captured_quantity,
-        reservation.expires_at,
-        reservation.created_at,
-        reservation.line,
-        reservation.scopes,
-        reservation.labels,
+    return _reservation_facts(
+        (
+            reservation.wallet_id,
+            reservation.number,
+            reservation.state,
+            reservation.opener,
+            reservation.reserved_micros,
+            reservation.captured_micros,
+            reservation.uncollected_micros,
+            reservation.captures,
+            reservation.captured_quantity,
+            reservation.expires_at,
+            reservation.created_at,
+            reservation.line,
+            reservation.scopes,
+            reservation.labels,
+            0,
+        )
     )
 
 
@@ -183,7 +193,7 @@ def replay(row: Row, reservation: Reservation | None) -> Outcome:
             captured_quantity=row.captured_quantity,
             expires_at=row.expires_at,
         )
-    released = row.reserved_micros - row.captured_micros if row.kind == Kind.RELEASE else 0
+    released = row.reserved_micros - row.captured_micros if row.kind == _RELEASE else 0
     return Outcome(
         wallet=WalletFacts(
             row.wallet_id, row.balance_micros, row.held_micros, row.debt_micros, row.seq, bool(row.frozen)

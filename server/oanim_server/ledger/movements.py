@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from oanim_server.ledger import crediting, journal, rules
 from oanim_server.ledger.values import (
+    ACTIVE,
     Account,
     Kind,
     Line,
@@ -23,6 +24,10 @@ from oanim_server.ledger.working import CLOCK, Attempt, WorkingSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+# Found once: what every Reserve and Commit would look up.
+_RESERVE, _CAPTURE, _RELEASE = Kind.RESERVE, Kind.CAPTURE, Kind.RELEASE
+_WALLET, _REVENUE = Account.WALLET, Account.REVENUE
 
 
 def hold(
@@ -45,7 +50,7 @@ def hold(
     expires_at = None if ttl is None else now + ttl
     # By place: names would cost as much as all of the rest of it.
     reservation = Reservation(
-        wallet.wallet_id, number, State.ACTIVE, opener, api_key_id, amount_micros, 0, 0, 0, 0,
+        wallet.wallet_id, number, ACTIVE, opener, api_key_id, amount_micros, 0, 0, 0, 0,
         held.parts, expires_at, now, None, 0, line, scopes, labels,
     )  # fmt: skip
     working.reservations[wallet.wallet_id, number] = reservation
@@ -54,7 +59,7 @@ def hold(
     working.count(reservation, held_micros=amount_micros)
     working.due_at(wallet, reservation.expires_at)
     seal = journal.seal_of_hold(reservation)
-    return working.record(wallet, Kind.RESERVE, now, attempt, reservation=reservation, lots=moved, seal=seal)
+    return working.record(wallet, _RESERVE, now, attempt, reservation=reservation, lots=moved, seal=seal)
 
 
 def extend(
@@ -83,9 +88,9 @@ def _together(wallet: Wallet, kept: Iterable[Part], added: Iterable[Part]) -> li
 
 
 _KINDS = {
-    State.ACTIVE: Kind.CAPTURE,
-    State.COMMITTED: Kind.CAPTURE,
-    State.RELEASED: Kind.RELEASE,
+    State.ACTIVE: _CAPTURE,
+    State.COMMITTED: _CAPTURE,
+    State.RELEASED: _RELEASE,
     State.EXPIRED: Kind.RESERVATION_EXPIRY,
 }
 
@@ -111,11 +116,11 @@ def capture(
     back = _return(working, wallet, captured.returned, lots, entries)
     reservation.captured_micros += charged
     reservation.uncollected_micros += captured.uncollected_micros
-    reservation.captures += 1 if kind is Kind.CAPTURE else 0
+    reservation.captures += 1 if kind is _CAPTURE else 0
     reservation.captured_quantity += captured.quantity
     reservation.parts = captured.kept
     working.count(reservation, held_micros=-charged - back, charged_micros=charged)
-    if captured.state is not State.ACTIVE:
+    if captured.state is not ACTIVE:
         working.end(reservation, captured.state, at)
     working.use(reservation, at, charged)
     outcome = working.record(
@@ -130,8 +135,9 @@ def capture(
         quantity=captured.quantity,
         uncollected_micros=captured.uncollected_micros,
     )
-    crediting.make_up(working, wallet, captured.returned.lapsed, at)
-    return outcome._replace(released_micros=back) if kind is Kind.RELEASE else outcome
+    if captured.returned.lapsed:
+        crediting.make_up(working, wallet, captured.returned.lapsed, at)
+    return outcome._replace(released_micros=back) if kind is _RELEASE else outcome
 
 
 def settle_late(
@@ -253,11 +259,11 @@ def _charged(charged_micros: int, uncollected_micros: int) -> defaultdict[Accoun
     """The entries of work: what the wallet pays, and what nobody does."""
     entries: defaultdict[Account, int] = defaultdict(int)
     if charged_micros:
-        entries[Account.WALLET] = -charged_micros
-        entries[Account.REVENUE] = charged_micros
+        entries[_WALLET] = -charged_micros
+        entries[_REVENUE] = charged_micros
     if uncollected_micros:
         entries[Account.UNCOLLECTED] = -uncollected_micros
-        entries[Account.REVENUE] += uncollected_micros
+        entries[_REVENUE] += uncollected_micros
     return entries
 
 
@@ -276,7 +282,8 @@ def _return(
     for number, micros in returned.to_debt:
         working.move(wallet, lots, number, remaining_micros=-micros)
         wallet.debt_micros -= micros
-    crediting.taken_after_all(working, wallet, returned.to_debt)
+    if returned.to_debt:
+        crediting.taken_after_all(working, wallet, returned.to_debt)
     for number, micros in returned.lapsed:
         working.move(wallet, lots, number, remaining_micros=-micros)
         wallet.lots[number].lapsed_micros += micros

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from oanim_server.ledger.values import Cap
     from oanim_server.ledger.working import Attempt, Identity, WorkingSet
 
+# Found once: what every Commit that names its Reserve would look up.
+_RESERVE = Method.RESERVE
+
 
 class Companion(Protocol):
     """Rows of a capability that belong in the transaction of the money they go with.
@@ -150,13 +153,9 @@ class Reserve(Operation):
     ttl: int | None = DEFAULT_TTL
     spend_scopes: tuple[Scope, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
-    for_method: Method = Method.RESERVE
+    method: Method = Method.RESERVE
 
     starts_work: ClassVar[bool] = True
-
-    @property
-    def method(self) -> Method:
-        return self.for_method
 
     def caps(self, working: WorkingSet) -> list[Cap]:
         if not self.spend_scopes and not working.limits:
@@ -225,7 +224,7 @@ class OnReservation(Operation):
         """The Reserve that made the reservation, where it is named by that."""
         if not self.reserve_key:
             return None
-        return (self.reserve_key, self.wallet_id, self.caller, Method.RESERVE)
+        return (self.reserve_key, self.wallet_id, self.caller, _RESERVE)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -100,14 +100,14 @@ class Message:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def give(self, most: int, admits: Callable[[int], bool]) -> list[Pending]:
-        """The next of its operations, up to the first whose wallet is full in this group."""
+    def give(self, most: int, room: Room | None) -> list[Pending]:
+        """The next of its operations, up to the first whose wallet has no room in this group."""
         waiting, cancelled = self._waiting, self.cancelled()
         given: list[Pending] = []
         while waiting and len(given) < most:
             number, work = waiting[0]
             dropped = cancelled and _needless(work)
-            if not dropped and not admits(work.wallet_id):
+            if not dropped and room is not None and not room.has(work.wallet_id):
                 break
             waiting.popleft()
             if not dropped:
@@ -157,12 +157,12 @@ class Lane:
         else:
             self._coming.append(message)
 
-    def give(self, most: int, admits: Callable[[int], bool]) -> list[Pending]:
-        """The next operations of its turn, up to the first whose wallet is full in this group."""
+    def give(self, most: int, room: Room | None) -> list[Pending]:
+        """The next operations of its turn, up to the first whose wallet has no room in this group."""
         turn = self._turn
         given: list[Pending] = []
         while turn and len(given) < most:
-            given += turn[0].give(most - len(given), admits)
+            given += turn[0].give(most - len(given), room)
             if turn[0]:
                 break
             turn.popleft()
@@ -173,10 +173,10 @@ class Lane:
         """Whether something is left of its turn."""
         return bool(self._turn)
 
-    def in_next_turn(self) -> list[Lane]:
-        """Itself, with another turn after the one that is over; nothing where nothing waits any more."""
+    def begin_turn(self) -> bool:
+        """Have another turn after the one that is over; whether there is anything to have one for."""
         self._turn, self._coming = self._coming, self._turn
-        return [self] if self.has_turn else []
+        return self.has_turn
 
     def wallets(self) -> set[int]:
         """Those that the operations of its turn are of."""
@@ -199,46 +199,9 @@ def take(queue: deque[Entry], most: int) -> list[Pending]:
     lanes = sum(isinstance(entry, Lane) for entry in queue)
     if not lanes and len(queue) <= min(PER_WALLET, most):
         return _all(queue)
-    portion = PORTION if 0 < lanes < len(queue) else most
-    group: list[Pending] = []
-    kept: list[Entry] = []
-    # Lanes whose next turn is after all that waits now.
-    later: list[Entry] = []
-    of_wallet: dict[int, int] = {}
-    # Wallets that something kept is of: what comes later waits behind it.
-    behind: set[int] = set()
-
-    def admits(wallet_id: int) -> bool:
-        """Whether there is room for one more of a wallet, which is counted."""
-        taken = of_wallet.get(wallet_id, 0)
-        if taken >= PER_WALLET or wallet_id in behind:
-            return False
-        of_wallet[wallet_id] = taken + 1
-        return True
-
-    while queue and len(group) < most:
-        entry = queue.popleft()
-        if isinstance(entry, Lane):
-            group += entry.give(min(portion, most - len(group)), admits)
-            if entry.has_turn:
-                kept.append(entry)
-                behind |= entry.wallets()
-            else:
-                # Beside calls, it has given its portion.
-                (queue if portion == most else later).extend(entry.in_next_turn())
-        elif not entry.abandoned:
-            wallet_id = entry.wallet_id
-            # What is of no wallet has no order to keep.
-            if admits(wallet_id) or not wallet_id:
-                group.append(entry)
-            else:
-                kept.append(entry)
-                behind.add(wallet_id)
-    if kept and len(of_wallet) == 1 and portion == most:
-        kept = _fill(group, kept, most)
-    queue.extendleft(reversed(kept))
-    queue.extend(later)
-    return group
+    taking = _Taking(queue, most, beside_calls=0 < lanes < len(queue))
+    taking.run()
+    return taking.group
 
 
 def _all(queue: deque[Entry]) -> list[Pending]:
@@ -248,20 +211,83 @@ def _all(queue: deque[Entry]) -> list[Pending]:
     return calls
 
 
-def _fill(group: list[Pending], kept: list[Entry], most: int) -> list[Entry]:
-    """Nobody else waits: take what was kept for others' sake; answers what is kept all the same."""
-    left: list[Entry] = []
-    waiting = deque(kept)
-    while waiting:
-        entry = waiting.popleft()
-        if len(group) >= most:
-            left.append(entry)
-        elif isinstance(entry, Pending):
-            group.append(entry)
+class Room:
+    """How much of each wallet one group has."""
+
+    __slots__ = ("behind", "of_wallet")
+
+    def __init__(self) -> None:
+        self.of_wallet: dict[int, int] = {}
+        # Wallets that something kept is of: what comes later waits behind it.
+        self.behind: set[int] = set()
+
+    def has(self, wallet_id: int) -> bool:
+        """Whether there is room for one more of a wallet, which is counted."""
+        taken = self.of_wallet.get(wallet_id, 0)
+        if taken >= PER_WALLET or wallet_id in self.behind:
+            return False
+        self.of_wallet[wallet_id] = taken + 1
+        return True
+
+
+class _Taking:
+    """One group, while it is taken from the queue."""
+
+    def __init__(self, queue: deque[Entry], most: int, *, beside_calls: bool) -> None:
+        self._queue = queue
+        self._most = most
+        self._beside_calls = beside_calls
+        self._room = Room()
+        self._kept: list[Entry] = []
+        # Lanes whose next turn is after all that waits now.
+        self._later: list[Lane] = []
+        self.group: list[Pending] = []
+
+    def run(self) -> None:
+        """Take what there is room for; what is left stays in the queue, in its order."""
+        queue, group = self._queue, self.group
+        while queue and len(group) < self._most:
+            entry = queue.popleft()
+            if isinstance(entry, Lane):
+                self._take_of(entry)
+            elif not entry.abandoned:
+                self._take(entry)
+        if self._kept and len(self._room.of_wallet) == 1 and not self._beside_calls:
+            self._fill()
+        queue.extendleft(reversed(self._kept))
+        queue.extend(self._later)
+
+    def _take_of(self, lane: Lane) -> None:
+        left = self._most - len(self.group)
+        self.group += lane.give(min(PORTION, left) if self._beside_calls else left, self._room)
+        if lane.has_turn:
+            self._kept.append(lane)
+            self._room.behind |= lane.wallets()
+        elif lane.begin_turn():
+            # Beside calls, it has given its portion.
+            (self._later if self._beside_calls else self._queue).append(lane)
+
+    def _take(self, call: Pending) -> None:
+        wallet_id = call.wallet_id
+        # What is of no wallet has no order to keep.
+        if self._room.has(wallet_id) or not wallet_id:
+            self.group.append(call)
         else:
-            group += entry.give(most - len(group), lambda _wallet_id: True)
-            if entry.has_turn:
-                left.append(entry)
+            self._kept.append(call)
+            self._room.behind.add(wallet_id)
+
+    def _fill(self) -> None:
+        """Nobody else waits: take what was kept for others' sake, as far as a group goes."""
+        waiting, self._kept = deque(self._kept), []
+        while waiting:
+            entry = waiting.popleft()
+            if len(self.group) >= self._most:
+                self._kept.append(entry)
+            elif isinstance(entry, Pending):
+                self.group.append(entry)
             else:
-                waiting.extend(entry.in_next_turn())
-    return left
+                self.group += entry.give(self._most - len(self.group), None)
+                if entry.has_turn:
+                    self._kept.append(entry)
+                elif entry.begin_turn():
+                    waiting.append(entry)

@@ -25,6 +25,9 @@ from oanim_server.ledger.refusals import (
     SpendLimitExceeded,
 )
 from oanim_server.ledger.values import (
+    ACTIVE,
+    COMMITTED,
+    EXPIRED,
     LATE_SETTLEMENT_WINDOW,
     MAX_AMOUNT_MICROS,
     SECOND,
@@ -151,7 +154,7 @@ def extend(
     """Decide which further parts a reservation holds, and until when."""
     if reservation.opener != caller:
         raise NotYourHold(opened_by=reservation.opener)
-    if reservation.state is not State.ACTIVE:
+    if reservation.state is not ACTIVE:
         raise ended(reservation)
     if amount_micros and wallet.frozen:
         raise AccountFrozen
@@ -187,7 +190,7 @@ def commit(
         return AsCaptured(capture)
     if reservation.state in _ENDED:
         raise ended(reservation)
-    late = reservation.state is State.EXPIRED
+    late = reservation.state is EXPIRED
     if late and now >= (reservation.ended_at or 0) + LATE_SETTLEMENT_WINDOW:
         raise ended(reservation)
     if capture > reservation.captures + 1:
@@ -202,8 +205,8 @@ def commit(
         return settle_late(wallet, amount_micros, quantity)
     consumed, rest = split(reservation.parts, amount_micros)
     if keep_rest:
-        return Captured(amount_micros, quantity, consumed, rest, Returned([], [], []), State.ACTIVE)
-    return Captured(amount_micros, quantity, consumed, [], give_back(wallet, rest, now), State.COMMITTED)
+        return Captured(amount_micros, quantity, consumed, rest, Returned([], [], []), ACTIVE)
+    return Captured(amount_micros, quantity, consumed, [], give_back(wallet, rest, now), COMMITTED)
 
 
 def price_of(reservation: Reservation, charge: Charge) -> tuple[int, int]:
@@ -249,7 +252,7 @@ def report(reservation: Reservation, quantity: int, *, caller: int) -> int:
         raise InvalidField(field="quantity", description="this reservation has no pinned price")
     if quantity <= reservation.reported_quantity:
         return reservation.reported_quantity
-    if reservation.state is not State.ACTIVE:
+    if reservation.state is not ACTIVE:
         raise ended(reservation)
     if reservation.captures:
         raise InvalidField(field="reservation_id", description="this reservation is charged by captures")
@@ -271,9 +274,9 @@ def commit_reported(
         )
     within_one_amount(_pinned(reservation), charge.quantity)
     quantity = max(charge.quantity, reservation.reported_quantity)
-    if reservation.state is State.EXPIRED:
+    if reservation.state is EXPIRED:
         return settle_reported_late(wallet, reservation, quantity)
-    return charge_reported(wallet, reservation, quantity, State.COMMITTED, now)
+    return charge_reported(wallet, reservation, quantity, COMMITTED, now)
 
 
 def within_one_amount(line: Line, quantity: int) -> None:
@@ -328,7 +331,7 @@ def release(wallet: Wallet, reservation: Reservation, *, caller: int, now: int) 
         raise NotYourHold(opened_by=reservation.opener)
     if reservation.state in (State.COMMITTED, State.SETTLED_LATE):
         raise already_committed(reservation)
-    if reservation.state is not State.ACTIVE:
+    if reservation.state is not ACTIVE:
         return AsItEnded()
     return run_out(wallet, reservation, State.RELEASED, now)
 
@@ -426,7 +429,7 @@ def ended(reservation: Reservation) -> Refusal:
     facts = _as_it_ended(reservation)
     if reservation.state is State.RELEASED:
         return AlreadyReleased(**facts)
-    if reservation.state is State.EXPIRED:
+    if reservation.state is EXPIRED:
         return ReservationExpired(**facts)
     return AlreadyCommitted(**facts)
 

@@ -29,6 +29,7 @@ from oanim_server.ledger.values import (
     State,
     UsageItem,
     Wallet,
+    maker,
 )
 from oanim_server.ledger.windows import Window, window_of
 
@@ -57,6 +58,7 @@ class Attempt:
         self.fingerprint = fingerprint
 
 
+_outcome = maker(Outcome)
 CLOCK = Attempt(0, 0, None, None)
 _CAPTURES = (Kind.CAPTURE, Kind.LATE_SETTLEMENT)
 # What a counter may still hear of: an expired reservation may be settled late.
@@ -396,12 +398,14 @@ class WorkingSet:
             seal,
         )
         wallet.link = journal.link_of(wallet.link, fields)
-        self.rows.append(journal.Row._make((*fields, wallet.link)))
-        return Outcome(
-            journal.wallet_facts(wallet),
-            journal.reservation_facts(reservation) if reservation is not None else None,
-            charged_micros,
-            uncollected_micros,
-            0,
-            replayed=False,
+        self.rows.append(journal.row_of((*fields, wallet.link)))
+        return _outcome(
+            (
+                journal.wallet_facts(wallet),
+                journal.reservation_facts(reservation) if reservation is not None else None,
+                charged_micros,
+                uncollected_micros,
+                0,
+                False,
+            )
         )

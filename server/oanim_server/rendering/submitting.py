@@ -188,5 +188,5 @@ def _hold(asked: Submission) -> dict[str, Any]:
         "ttl": None,
         "spend_scopes": asked.spend_scopes,
         "labels": asked.labels,
-        "for_method": Method.SUBMIT_RENDER,
+        "method": Method.SUBMIT_RENDER,
     }
