@@ -9,7 +9,6 @@ import asyncio
 import itertools
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -91,8 +90,7 @@ def with_clock(database: Database, clock: Clock) -> None:
     database.statements = cast("Statements", clocked)
 
 
-@dataclass(slots=True, kw_only=True)
-class Credit(Operation):
+class Credit(Operation, kw_only=True):
     """One more lot, by the same step that makes the first: later origins (purchases, grants) will use it."""
 
     amount_micros: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from oanim_server.ledger import crediting
@@ -13,15 +12,13 @@ if TYPE_CHECKING:
     from oanim_server.ledger.working import Attempt, WorkingSet
 
 
-@dataclass(slots=True, kw_only=True)
-class Correction(Operation):
+class Correction(Operation, kw_only=True):
     """What every correction has: who wants it, and why."""
 
     note: Note
 
 
-@dataclass(slots=True, kw_only=True)
-class Grant(Correction):
+class Grant(Correction, kw_only=True):
     """Give credits away. `lifetime` in microseconds, None for ever."""
 
     amount_micros: int
@@ -45,8 +42,7 @@ class Grant(Correction):
         )
 
 
-@dataclass(slots=True, kw_only=True)
-class Adjust(Correction):
+class Adjust(Correction, kw_only=True):
     """Correct a balance, up or down."""
 
     amount_micros: int
@@ -71,8 +67,7 @@ class Adjust(Correction):
         )
 
 
-@dataclass(slots=True, kw_only=True)
-class Freeze(Correction):
+class Freeze(Correction, kw_only=True):
     """Stop an account from starting work, or let it start again."""
 
     frozen: bool

@@ -43,7 +43,7 @@ def credit(
         kind,
         lot.created_at,
         attempt,
-        lots={lot.number: [lot.remaining_micros, 0]},
+        lots={lot.number: [lot.number, lot.remaining_micros, 0]},
         entries={origin.source: -amount_micros, Account.WALLET: amount_micros},
         seal=journal.seal_of_made([lot], note or ()),
         note=note,
@@ -82,7 +82,7 @@ def purchase(
         Kind.PURCHASE,
         paid.created_at,
         attempt,
-        lots={lot.number: [lot.remaining_micros, 0] for lot in lots},
+        lots={lot.number: [lot.number, lot.remaining_micros, 0] for lot in lots},
         entries=entries,
         seal=journal.seal_of_made(lots, [purchase_id]),
     )
@@ -98,7 +98,7 @@ def reverse(
     made = []
     if decided.given_micros:
         lot = _new_lot(working, wallet, Origin.REINSTATED, decided.given_micros)
-        lots[lot.number] = [lot.remaining_micros, 0]
+        lots[lot.number] = [lot.number, lot.remaining_micros, 0]
         made.append(lot)
     credit.stripe_micros += decided.booked.stripe_micros
     credit.promotions_micros += decided.booked.promotions_micros
@@ -152,7 +152,7 @@ def make_up(working: WorkingSet, wallet: Wallet, lapsed: Iterable[Part], at: int
             Kind.REINSTATEMENT,
             at,
             CLOCK,
-            lots={lot.number: [lot.remaining_micros, 0]},
+            lots={lot.number: [lot.number, lot.remaining_micros, 0]},
             entries={Account.WALLET: given_micros, origin.lapses_to: -given_micros},
             seal=journal.seal_of_made([lot], [credit.purchase_id]),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from oanim_server.ledger import crediting
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
     from oanim_server.ledger.working import Attempt, WorkingSet
 
 
-@dataclass(slots=True, kw_only=True)
-class OnLimit(Operation):
+class OnLimit(Operation, kw_only=True):
     """An operation on the limit of an account (an empty `api_key_id`) or of a key.
 
     `asking_key_id` is the caller's key, empty for the server. One that has a limit of its own changes none:
@@ -36,8 +34,7 @@ class OnLimit(Operation):
         return wallet
 
 
-@dataclass(slots=True, kw_only=True)
-class SetLimit(OnLimit):
+class SetLimit(OnLimit, kw_only=True):
     """Set a limit, or give one that is there a new amount."""
 
     limit_micros: int
@@ -61,8 +58,7 @@ class SetLimit(OnLimit):
         )
 
 
-@dataclass(slots=True, kw_only=True)
-class DeleteLimit(OnLimit):
+class DeleteLimit(OnLimit, kw_only=True):
     """Take a limit away, if it is there."""
 
     method: ClassVar[Method] = Method.DELETE_LIMIT

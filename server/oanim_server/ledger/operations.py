@@ -7,10 +7,10 @@ rules and has the working set apply what they say. Shape was checked at the edge
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import orjson
+from msgspec import Struct, field
 
 from oanim_server.ledger import crediting, movements, rules
 from oanim_server.ledger.values import DEFAULT_TTL, Kind, Line, Method, Origin, Outcome, Scope
@@ -66,8 +66,7 @@ def fingerprint_of(*fields: object) -> bytes:
     return hashlib.sha256(orjson.dumps(fields)).digest()
 
 
-@dataclass(slots=True, kw_only=True)
-class Operation:
+class Operation(Struct, kw_only=True):
     """What every operation has: a wallet, whose attempt it is, and the rows that go with it."""
 
     wallet_id: int
@@ -103,8 +102,7 @@ class Operation:
         raise NotImplementedError
 
 
-@dataclass(slots=True, kw_only=True)
-class OpenWallet(Operation):
+class OpenWallet(Operation, kw_only=True):
     """Make a wallet with a grant of promotional credits in it.
 
     A grant of 0 makes an empty wallet, without a row in its journal. `lifetime` is how long the credits
@@ -133,8 +131,7 @@ class OpenWallet(Operation):
         )
 
 
-@dataclass(slots=True, kw_only=True)
-class Reserve(Operation):
+class Reserve(Operation, kw_only=True):
     """Set credits aside for work that is about to start.
 
     `asked` is what the request named, as it named it: a model and a quantity, or work in its canonical form;
@@ -192,8 +189,7 @@ class Reserve(Operation):
         )
 
 
-@dataclass(slots=True, kw_only=True)
-class Ask(Reserve):
+class Ask(Reserve, kw_only=True):
     """Ask what a Reserve would be answered.
 
     Where its key was answered, that; else its refusal, which the key remembers as that of the Reserve itself;
@@ -207,8 +203,7 @@ class Ask(Reserve):
         return working.unchanged(wallet)
 
 
-@dataclass(slots=True, kw_only=True)
-class OnReservation(Operation):
+class OnReservation(Operation, kw_only=True):
     """An operation on a reservation that is there.
 
     `reserve_key` names it in place of its number: by the key of the caller's Reserve, which may be one
@@ -227,8 +222,7 @@ class OnReservation(Operation):
         return (self.reserve_key, self.wallet_id, self.caller, _RESERVE)
 
 
-@dataclass(slots=True, kw_only=True)
-class Commit(OnReservation):
+class Commit(OnReservation, kw_only=True):
     """Charge part or all of a hold."""
 
     amount_micros: int | None = None
@@ -263,8 +257,7 @@ class Commit(OnReservation):
         return movements.as_captured(working, reservation, decided.capture, self.amount_micros, self.quantity)
 
 
-@dataclass(slots=True, kw_only=True)
-class Release(OnReservation):
+class Release(OnReservation, kw_only=True):
     """Give the rest of a hold back.
 
     `opener` is whose hold it is where the server releases another's, whose right to it has ended.
@@ -288,8 +281,7 @@ class Release(OnReservation):
         return movements.capture(working, wallet, reservation, decided, attempt, at=now)
 
 
-@dataclass(slots=True, kw_only=True)
-class EndHold(OnReservation):
+class EndHold(OnReservation, kw_only=True):
     """End the hold of a job: charge what is found used under the wallet's lock, and give the rest back.
 
     However many ways a job can end, its hold has one key, so that it ends once: who comes later is answered
@@ -315,8 +307,7 @@ class EndHold(OnReservation):
         return operation.decide(working, attempt)
 
 
-@dataclass(slots=True, kw_only=True)
-class Extend(OnReservation):
+class Extend(OnReservation, kw_only=True):
     """Set more aside for a hold, or let it last longer, or both."""
 
     amount_micros: int = 0
@@ -344,8 +335,7 @@ class Extend(OnReservation):
         return movements.extend(working, wallet, reservation, extended, attempt)
 
 
-@dataclass(slots=True, kw_only=True)
-class SettleDue(Operation):
+class SettleDue(Operation, kw_only=True):
     """Nothing of its own: what is due on the wallet is written before it, as before every operation."""
 
     method: ClassVar[Method] = Method.SETTLE_DUE

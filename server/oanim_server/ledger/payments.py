@@ -7,7 +7,6 @@ words in either order, come to the same.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from oanim_server.ledger import crediting
@@ -46,8 +45,7 @@ class Payment(Companion, Protocol):
         """Learn the number of the credit that was made."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Settle(Operation):
+class Settle(Operation, kw_only=True):
     """Bring a purchase to where what happened to its payment says it should be."""
 
     payment: Payment

@@ -10,9 +10,10 @@ is of one of its wallets.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from msgspec import Struct
 
 from oanim_server.ledger.operations import Operation, SettleDue
 from oanim_server.ledger.refusals import Refusal
@@ -30,8 +31,7 @@ PER_WALLET = 250
 PORTION = 100
 
 
-@dataclass(slots=True)
-class Pending:
+class Pending(Struct):
     """An operation that waits, and who waits for it; `answer` makes of its outcome what that wants.
 
     Of a message, `number` says where among its answers that of the operation belongs.

@@ -7,7 +7,9 @@ ranges, lengths) was checked at the edge.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, TypedDict
+
+from msgspec import Struct, structs
 
 from oanim_server.ledger.refusals import (
     AccountFrozen,
@@ -49,13 +51,13 @@ if TYPE_CHECKING:
 _ENDED = (State.COMMITTED, State.RELEASED, State.SETTLED_LATE)
 
 
-class Held(NamedTuple):
+class Held(Struct, frozen=True):
     """Set these parts of lots aside."""
 
     parts: list[Part]
 
 
-class Returned(NamedTuple):
+class Returned(Struct, frozen=True):
     """What becomes of parts that are no longer held: back to their lots, to the debt, or lapsed."""
 
     parts: list[Part]
@@ -63,7 +65,7 @@ class Returned(NamedTuple):
     lapsed: list[Part]
 
 
-class Captured(NamedTuple):
+class Captured(Struct, frozen=True):
     """Charge these parts, keep those, give back the others; what they do not cover nobody pays."""
 
     charged_micros: int
@@ -75,7 +77,7 @@ class Captured(NamedTuple):
     uncollected_micros: int = 0
 
 
-class SettledLate(NamedTuple):
+class SettledLate(Struct, frozen=True):
     """Charge free parts of lots, or nobody: the work was done after its hold had expired."""
 
     charged_micros: int
@@ -84,7 +86,7 @@ class SettledLate(NamedTuple):
     consumed: list[Part]
 
 
-class Used(NamedTuple):
+class Used(Struct, frozen=True):
     """Charge free parts of lots, and what they do not cover to nobody."""
 
     charged_micros: int
@@ -92,18 +94,18 @@ class Used(NamedTuple):
     consumed: list[Part]
 
 
-class Extended(NamedTuple):
+class Extended(Struct, frozen=True):
     """Set more aside, and let the hold last until then."""
 
     parts: list[Part]
     expires_at: int | None
 
 
-class AsItEnded(NamedTuple):
+class AsItEnded(Struct, frozen=True):
     """Change nothing: answer how the reservation ended."""
 
 
-class AsCaptured(NamedTuple):
+class AsCaptured(Struct, frozen=True):
     """Change nothing if the capture of that number was for the same charge: answer it again."""
 
     capture: int
@@ -117,7 +119,7 @@ class Facts(TypedDict):
     captured_micros: int
 
 
-class Charge(NamedTuple):
+class Charge(Struct, frozen=True):
     """What a Commit charges: an amount, or a cumulative quantity at the pinned price."""
 
     amount_micros: int | None
@@ -306,7 +308,7 @@ def settle_reported_late(wallet: Wallet, reservation: Reservation, quantity: int
     added_micros = line.cost_micros(quantity) - line.cost_micros(reservation.captured_quantity)
     chargeable_micros = min(added_micros, reservation.reserved_micros - reservation.captured_micros)
     settled = settle_late(wallet, chargeable_micros, quantity - reservation.captured_quantity)
-    return settled._replace(uncollected_micros=added_micros - settled.charged_micros)
+    return structs.replace(settled, uncollected_micros=added_micros - settled.charged_micros)
 
 
 def _pinned(reservation: Reservation) -> Line:

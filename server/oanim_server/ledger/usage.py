@@ -6,7 +6,6 @@ Without one an item is charged as it arrives, for what is available, and the res
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from oanim_server.ledger import journal, movements, rules
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
     from oanim_server.ledger.working import Attempt, WorkingSet
 
 
-@dataclass(slots=True, kw_only=True)
-class Report(OnReservation):
+class Report(OnReservation, kw_only=True):
     """Say how much was used under a hold until now. It needs no key: the greatest quantity wins."""
 
     quantity: int
@@ -40,8 +38,7 @@ class Report(OnReservation):
         return working.unchanged(wallet)._replace(reservation=facts)
 
 
-@dataclass(slots=True, kw_only=True)
-class Use(Operation):
+class Use(Operation, kw_only=True):
     """Charge work that was done without a hold. Its key is the id of the service's event.
 
     `asked` is the model and the quantity as the request named them, and makes the fingerprint. `line` None

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Protocol
 
+from msgspec import Struct
+
 from oanim_server.ledger import journal
 from oanim_server.ledger.refusals import NotFound
 from oanim_server.ledger.values import (
@@ -46,16 +48,13 @@ UsageKey = tuple[int, int, str, str, str, str]
 CounterKey = tuple[int, str, str]
 
 
-class Attempt:
+class Attempt(Struct, frozen=True):
     """What a journal row records of the call that made it. Rows of the clock have none."""
 
-    __slots__ = ("caller", "fingerprint", "key", "method")
-
-    def __init__(self, caller: int, method: int, key: str | None, fingerprint: bytes | None) -> None:
-        self.caller = caller
-        self.method = method
-        self.key = key
-        self.fingerprint = fingerprint
+    caller: int
+    method: int
+    key: str | None
+    fingerprint: bytes | None
 
 
 _outcome = maker(Outcome)
@@ -255,16 +254,17 @@ class WorkingSet:
         remaining_micros: int = 0,
         held_micros: int = 0,
     ) -> None:
+        """Change a lot, and note it in `moved`: each lot with what remains in it more, and is held of it."""
         lot = wallet.lots[number]
         lot.remaining_micros += remaining_micros
         lot.held_micros += held_micros
         self.changed_lots[wallet.wallet_id, number] = lot
         change = moved.get(number)
         if change is None:
-            moved[number] = [remaining_micros, held_micros]
+            moved[number] = [number, remaining_micros, held_micros]
         else:
-            change[0] += remaining_micros
-            change[1] += held_micros
+            change[1] += remaining_micros
+            change[2] += held_micros
 
     def count(self, reservation: Reservation, *, held_micros: int = 0, charged_micros: int = 0) -> None:
         if not reservation.scopes and not self.limits:
@@ -357,15 +357,16 @@ class WorkingSet:
         if note is not None:
             self.notes[wallet.wallet_id, wallet.seq] = note
         wallet.at = at
-        moved = journal.compact([[number, *change] for number, change in lots.items()]) if lots else "[]"
+        moved = journal.compact(list(lots.values())) if lots else "[]"
         booked = [[int(account), micros] for account, micros in entries.items() if micros] if entries else ()
         if reservation is None:
             standing: tuple[int | None, ...] = (0, 0, 0, 0, 0, 0, None)
         else:
-            key = (reservation.wallet_id, reservation.number)
             prior = reservation.last_seq
-            if prior and key not in self.new_reservations:
-                self.changed_reservations.setdefault(key, prior)
+            if prior:
+                key = (reservation.wallet_id, reservation.number)
+                if key not in self.new_reservations:
+                    self.changed_reservations.setdefault(key, prior)
             reservation.last_seq = wallet.seq
             standing = (
                 reservation.number,
