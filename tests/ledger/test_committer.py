@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from oanim_server.ledger.committer import QUIET_SECONDS, Committer
+from oanim_server.ledger.group import Group
 from oanim_server.ledger.queueing import Lane
-from oanim_server.ledger.refusals import Faulty, Overloaded
+from oanim_server.ledger.refusals import Faulty, InsufficientCredits, NotFound, Overloaded
 from oanim_server.ledger.values import SECOND, Line, Outcome, Scope
 from tests.ledger.counting import statements_of_new_connections
 from tests.ledger.driving import Clock, Driven, Recording, batch, busy, together
@@ -108,7 +109,7 @@ def test_a_group_waits_for_those_who_were_answered_and_ask_again(ledger: Driven)
     async def ask(number: int) -> None:
         for _ in range(times):
             await ledger.ledger.submit(ledger.reserve(wallet_id, 1))
-            for _ in range(40 * (number % 2)):
+            for _ in range(100 * (number % 2)):
                 await asyncio.sleep(0)
 
     async def ask_all() -> None:
@@ -185,6 +186,33 @@ def test_the_collector_rests_while_a_larger_group_is_run(small: Driven) -> None:
         small.run(small.reserve(wallet_id, 1))
         assert gc.isenabled()
     assert rests == [False] * 10 + [True] * 40
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """What is in a cycle stays."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_a_group_dies_by_its_count_also_with_a_refusal_in_it(ledger: Driven) -> None:
+    wallet_id = ledger.open_wallet(10)
+
+    def refuse(_connection: Connection, _now: int) -> None:
+        raise NotFound(what="render")
+
+    works = [ledger.reserve(wallet_id, 1), ledger.reserve(wallet_id, 100), ledger.release(wallet_id, 99)]
+    works += [ledger.reserve(wallet_id, 1, companion=Recording(load=refuse))]
+    kinds = [type(answer) for answer in batch(ledger.ledger, works)]
+    assert kinds == [Outcome, InsufficientCredits, NotFound, NotFound]
+    # The committer may still be at the end of it.
+    until = time.monotonic() + 10
+    while any(isinstance(one, Group) for one in gc.get_objects()) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert [one for one in gc.get_objects() if isinstance(one, Group)] == []
 
 
 def test_calls_that_have_waited_for_long_are_no_larger_groups(small: Driven) -> None:

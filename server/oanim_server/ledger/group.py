@@ -161,7 +161,8 @@ class Group:
             if refusal.wallet_seq is None and isinstance(work, Operation):
                 wallet = self.working.wallets.get(work.wallet_id)
                 refusal.wallet_seq = wallet.seq if wallet is not None else None
-            return refusal
+            # Its frames have this group, which has it: only the collector would find them.
+            return refusal.with_traceback(None)
 
     def _decide(self, operation: Operation) -> Any:
         working = self.working
