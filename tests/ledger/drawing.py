@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
+from msgspec import structs
 
 from oanim_server.ledger.corrections import Adjust, Freeze, Grant
 from oanim_server.ledger.limits import DeleteLimit, SetLimit
@@ -114,7 +114,7 @@ class Drawing:
                 changed = {"limit_micros": operation.limit_micros + 1}
             case _:
                 changed = {}
-        return dataclasses.replace(operation, **changed)  # type: ignore[arg-type]
+        return structs.replace(operation, **changed)
 
     def _reserve(self, data: st.DataObject, wallet_id: int, model: Model) -> Operation:
         line = data.draw(st.sampled_from([*([] if self._metering else [None, None]), *LINES]), "line")

@@ -6,8 +6,9 @@ It shares no code with the ledger but the names of its values and refusals.
 from __future__ import annotations
 
 import copy
-import dataclasses
 from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from oanim_server.ledger.operations import (
     Commit,
@@ -339,7 +340,7 @@ class Holds:
             return operation
         made = self.effects.get((operation.reserve_key, operation.caller, int(Method.RESERVE)))
         hold = made[1].hold if made is not None else None
-        return dataclasses.replace(operation, reservation=hold.number if hold else 0, reserve_key="")
+        return structs.replace(operation, reservation=hold.number if hold else 0, reserve_key="")
 
     def _accepted(self, hold: MHold | None, *, released: int = 0) -> Accepted:
         facts = hold.answered() if hold is not None else None

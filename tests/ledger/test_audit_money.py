@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 
 from oanim_server.ledger.audit import audit
 from oanim_server.ledger.corrections import Adjust, Freeze, Grant
@@ -51,7 +51,7 @@ def history(ledger: Driven, shop: Shop) -> int:
     ledger.run(grant)  # 18, lot 7
     down = Adjust(wallet_id=wallet_id, caller=SERVER, idempotency_key="one", amount_micros=-3, note=note)
     ledger.run(down)  # 19
-    ledger.run(dataclasses.replace(down, idempotency_key="two", amount_micros=4))  # 20, lot 8
+    ledger.run(structs.replace(down, idempotency_key="two", amount_micros=4))  # 20, lot 8
     ledger.run(Freeze(wallet_id=wallet_id, caller=SERVER, idempotency_key="one", frozen=True, note=note))
     return wallet_id
 

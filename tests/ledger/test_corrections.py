@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 
 from oanim_server.ledger.corrections import Adjust, Freeze, Grant
 from oanim_server.ledger.refusals import (
@@ -198,7 +198,7 @@ def test_every_correction_is_kept_with_who_made_it_and_why(ledger: Driven) -> No
     reasons = {}
     for seq, work in enumerate(works, start=2):
         reasons[seq] = f"because of {type(work).__name__} é€ {seq}"
-        ledger.run(dataclasses.replace(work, note=Note(f"ak_{seq}", reasons[seq])))
+        ledger.run(structs.replace(work, note=Note(f"ak_{seq}", reasons[seq])))
     ledger.hold(wallet_id, 1)
     ledger.run(adjust(other, 1))
     assert ledger.rows(
@@ -227,7 +227,7 @@ def test_a_correction_that_is_repeated_has_one_effect(ledger: Driven, name: str)
     ledger.credit(wallet_id, 100)
     assert ledger.run(correction) == first._replace(replayed=True)
     # Somebody else of the operator's people repeats it for the same reason: it is the same request.
-    again = dataclasses.replace(correction, note=Note("another", NOTE.reason))
+    again = structs.replace(correction, note=Note("another", NOTE.reason))
     assert ledger.run(again) == first._replace(replayed=True)
     assert ledger.rows("SELECT seq, actor FROM notes") == [(2, NOTE.actor)]
     assert ledger.problems() == []
@@ -244,12 +244,12 @@ def test_another_correction_under_the_same_key_is_refused(ledger: Driven) -> Non
         (freeze(wallet_id), (freeze(wallet_id, frozen=False),)),
     ):
         ledger.run(first)
-        changed = dataclasses.replace(first, note=Note(NOTE.actor, "another reason"))
+        changed = structs.replace(first, note=Note(NOTE.actor, "another reason"))
         for other in (*others, changed):
             assert isinstance(ledger.refused(other), IdempotencyKeyReused)
     assert ledger.wallet(wallet_id) == WalletFacts(wallet_id, 10, 0, 0, 4, frozen=True)
     # Another operator's key is another key.
-    ledger.run(dataclasses.replace(grant(wallet_id, 6), caller=OPERATOR + 1))
+    ledger.run(structs.replace(grant(wallet_id, 6), caller=OPERATOR + 1))
     assert ledger.wallet(wallet_id).balance_micros == 16
 
 
