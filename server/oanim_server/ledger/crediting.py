@@ -43,7 +43,7 @@ def credit(
         kind,
         lot.created_at,
         attempt,
-        lots={lot.number: [lot.number, lot.remaining_micros, 0]},
+        lots=_came_in(lot),
         entries={origin.source: -amount_micros, Account.WALLET: amount_micros},
         seal=journal.seal_of_made([lot], note or ()),
         note=note,
@@ -82,7 +82,7 @@ def purchase(
         Kind.PURCHASE,
         paid.created_at,
         attempt,
-        lots={lot.number: [lot.number, lot.remaining_micros, 0] for lot in lots},
+        lots=_came_in(*lots),
         entries=entries,
         seal=journal.seal_of_made(lots, [purchase_id]),
     )
@@ -98,7 +98,7 @@ def reverse(
     made = []
     if decided.given_micros:
         lot = _new_lot(working, wallet, Origin.REINSTATED, decided.given_micros)
-        lots[lot.number] = [lot.number, lot.remaining_micros, 0]
+        lots |= _came_in(lot)
         made.append(lot)
     credit.stripe_micros += decided.booked.stripe_micros
     credit.promotions_micros += decided.booked.promotions_micros
@@ -152,7 +152,7 @@ def make_up(working: WorkingSet, wallet: Wallet, lapsed: Iterable[Part], at: int
             Kind.REINSTATEMENT,
             at,
             CLOCK,
-            lots={lot.number: [lot.number, lot.remaining_micros, 0]},
+            lots=_came_in(lot),
             entries={Account.WALLET: given_micros, origin.lapses_to: -given_micros},
             seal=journal.seal_of_made([lot], [credit.purchase_id]),
         )
@@ -234,6 +234,11 @@ def _changed(working: WorkingSet, credit: Credit) -> None:
     key = (credit.wallet_id, credit.number)
     if key not in working.new_credits:
         working.changed_credits[key] = credit
+
+
+def _came_in(*lots: Lot) -> dict[int, list[int]]:
+    """New lots, as a row says what it did to lots."""
+    return {lot.number: [lot.number, lot.remaining_micros, 0] for lot in lots}
 
 
 def _new_lot(

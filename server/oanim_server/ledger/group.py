@@ -16,7 +16,7 @@ from oanim_server.database.engine import driver_of
 from oanim_server.ledger import journal, rows
 from oanim_server.ledger.cold import Cold
 from oanim_server.ledger.due import PORTION, Due, due_on, write_due
-from oanim_server.ledger.operations import Companion, OnReservation, Operation, Reserve
+from oanim_server.ledger.operations import Companion, OnReservation, Operation
 from oanim_server.ledger.refusals import REMEMBERED, IdempotencyKeyReused, Refusal
 from oanim_server.ledger.values import REFUSAL_MEMORY, Counter, Outcome, Reservation
 from oanim_server.ledger.working import Attempt, Identity, WorkingSet
@@ -133,10 +133,7 @@ class Group:
         limited = [wallet.wallet_id for wallet in working.wallets.values() if wallet.limits]
         if limited:
             working.limits.update(self._cold.limits(limited))
-        operations = self._operations
-        if not working.limits:
-            operations = [o for o in operations if isinstance(o, Reserve) and o.spend_scopes]
-        caps = {(o.wallet_id, cap) for o in operations for cap in o.caps(working)}
+        caps = {(o.wallet_id, cap) for o in self._operations for cap in o.caps(working)}
         for reservation in working.counting():
             caps.update((reservation.wallet_id, cap) for cap in working.caps_of(reservation))
         if not caps:

@@ -70,7 +70,6 @@ class Row(NamedTuple):
 # Of fields in the order of `Row`.
 row_of = maker(Row)
 _wallet_facts, _reservation_facts = maker(WalletFacts), maker(ReservationFacts)
-_RELEASE = Kind.RELEASE
 COLUMNS = Row._fields
 _FINGERPRINT, _SEAL = COLUMNS.index("fingerprint"), COLUMNS.index("seal")
 
@@ -193,7 +192,7 @@ def replay(row: Row, reservation: Reservation | None) -> Outcome:
             captured_quantity=row.captured_quantity,
             expires_at=row.expires_at,
         )
-    released = row.reserved_micros - row.captured_micros if row.kind == _RELEASE else 0
+    released = row.reserved_micros - row.captured_micros if row.kind == Kind.RELEASE else 0
     return Outcome(
         wallet=WalletFacts(
             row.wallet_id, row.balance_micros, row.held_micros, row.debt_micros, row.seq, bool(row.frozen)

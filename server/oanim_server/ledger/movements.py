@@ -135,8 +135,7 @@ def capture(
         quantity=captured.quantity,
         uncollected_micros=captured.uncollected_micros,
     )
-    if captured.returned.lapsed:
-        crediting.make_up(working, wallet, captured.returned.lapsed, at)
+    crediting.make_up(working, wallet, captured.returned.lapsed, at)
     return outcome._replace(released_micros=back) if kind is _RELEASE else outcome
 
 
@@ -282,8 +281,7 @@ def _return(
     for number, micros in returned.to_debt:
         working.move(wallet, lots, number, remaining_micros=-micros)
         wallet.debt_micros -= micros
-    if returned.to_debt:
-        crediting.taken_after_all(working, wallet, returned.to_debt)
+    crediting.taken_after_all(working, wallet, returned.to_debt)
     for number, micros in returned.lapsed:
         working.move(wallet, lots, number, remaining_micros=-micros)
         wallet.lots[number].lapsed_micros += micros

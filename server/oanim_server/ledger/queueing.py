@@ -262,7 +262,8 @@ class _Taking:
         self.group += lane.give(min(PORTION, left) if self._beside_calls else left, self._room)
         if lane.has_turn:
             self._kept.append(lane)
-            self._room.behind |= lane.wallets()
+            if self._queue:
+                self._room.behind |= lane.wallets()
         elif lane.begin_turn():
             # Beside calls, it has given its portion.
             (self._later if self._beside_calls else self._queue).append(lane)

@@ -254,7 +254,7 @@ class WorkingSet:
         remaining_micros: int = 0,
         held_micros: int = 0,
     ) -> None:
-        """Change a lot, and note it in `moved`: each lot with what remains in it more, and is held of it."""
+        """Change a lot, and add that to `moved`: by its number, that and what remains and is held more."""
         lot = wallet.lots[number]
         lot.remaining_micros += remaining_micros
         lot.held_micros += held_micros
