@@ -1,10 +1,11 @@
 # Every command a contributor needs. Two are enough to start: `make demo` and `make test`.
 # Each builds .venv first, from hashed pins, and again when the pins change.
 
-# The system's interpreter first, where it is new enough and can make a venv: distributions build theirs with
-# profile-guided optimisation, as the image's is, and what a version manager compiled often is not. A tenth slower.
-PYTHON ?= $(shell /usr/bin/python3 -c '$(FITS); import ensurepip' 2>/dev/null && echo /usr/bin/python3 || echo python3)
 FITS := import sys; sys.version_info >= (3, 11) or sys.exit(1)
+WHICH := import sys; print(sys.base_prefix, sys.version)
+# The system's interpreter first, where it is new enough and can make a venv: distributions build theirs with
+# profile-guided optimisation, as the image's is. What a version manager compiled often is not, and a tenth slower.
+PYTHON ?= $(shell /usr/bin/python3 -c '$(FITS); import ensurepip' 2>/dev/null && echo /usr/bin/python3 || echo python3)
 ARGS ?=
 # Where `make protos` writes; the test that compares the committed code points it elsewhere.
 PROTOS_OUT ?= clients
@@ -78,11 +79,13 @@ clean: ## remove what these commands made
 	@rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The build backend is among the pins, so that the editable install fetches nothing.
+# The build backend is among the pins, so that the editable install fetches nothing. A venv of another interpreter
+# goes first: made anew in place, it would have the one's binary and the other's library.
 $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c '$(FITS)' 2>/dev/null || { \
 		echo "oanim needs Python 3.11 or newer as $(PYTHON); name another one with: make PYTHON=/path/to/python" >&2; \
 		exit 1; }
+	@[ "$$($(BIN)/python -c '$(WHICH)' 2>/dev/null)" = "$$($(PYTHON) -c '$(WHICH)')" ] || rm -rf $(VENV)
 	@echo "building $(VENV) (once, a minute or two)"
 ifeq ($(UV),)
 	@$(PYTHON) -m venv $(VENV)
