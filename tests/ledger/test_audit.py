@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from oanim_server.database.engine import Database
 from oanim_server.ledger import audit_rows, journal
 from oanim_server.ledger.audit import AnchorError, audit
 from oanim_server.ledger.ids import account_text
 from oanim_server.ledger.values import DAY, SECOND, Line, Scope
-from tests.ledger.driving import START, batch, of_lots, unchecked
+from tests.ledger.driving import START, Driven, batch, of_lots, unchecked
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tests.ledger.driving import Driven
 
 LINE = Line(1, "model", "image", "fal", "image", 10, 1, 5)
 SCOPES = (Scope("run", 1_000), Scope("day", None))
@@ -260,6 +259,39 @@ def test_a_lot_or_a_reservation_that_cannot_be_read_is_a_problem_and_the_audit_g
     assert problems[0] == f"{account_text(wallets[0])}: debt: 1 is stored, 0 is right"
     assert problems[-1] == f"{account_text(wallets[2])}: debt: 1 is stored, 0 is right"
     assert any(problem.startswith(f"{account_text(wallets[1])}: {found}") for problem in problems), problems
+
+
+NO_TEXT = "CAST(x'5bff5d' AS TEXT)"
+
+# Text that is no UTF-8, and what the audit says of it.
+WITHOUT_TEXT = {
+    f"UPDATE transactions SET idem_key = {NO_TEXT} WHERE seq = 4": "row 4: the chain",
+    f"UPDATE transactions SET entries = {NO_TEXT} WHERE seq = 4": "row 4: its entries cannot be read",
+    f"UPDATE wallets SET open_lots = {NO_TEXT} WHERE 1 = 1": "its open lots cannot be read",
+    f"UPDATE wallets SET places = {NO_TEXT} WHERE 1 = 1": "its latest places",
+    f"UPDATE reservations SET parts = {NO_TEXT} WHERE number = 3": "reservation 3 cannot be read",
+    f"UPDATE reservations SET model = {NO_TEXT} WHERE number = 3": "reservation 3: what never changes",
+    f"UPDATE spend_counters SET subject = {NO_TEXT} WHERE subject = 'run'": "scope '[\\\\xff]': charged",
+    f"UPDATE usage_days SET model = {NO_TEXT} WHERE model = ''": "usage: ",
+}
+
+
+def test_text_that_is_none_is_a_problem_like_any_other(sqlite_path: Path) -> None:
+    ledger = Driven(Database.open_sqlite(sqlite_path)).start()
+    try:
+        wallets = {statement: history(ledger) for statement in WITHOUT_TEXT}
+        for statement, wallet_id in wallets.items():
+            without_constraints(ledger, f"{statement} AND wallet_id = {wallet_id}")
+        problems = ledger.problems()
+        unsaid = [
+            what
+            for statement, what in WITHOUT_TEXT.items()
+            if not any(said.startswith(f"{account_text(wallets[statement])}: {what}") for said in problems)
+        ]
+        assert unsaid == [], problems
+        assert "\\xff" in "\n".join(problems), "what is printed says which bytes they are"
+    finally:
+        ledger.close()
 
 
 def with_a_closed_lot(ledger: Driven) -> int:

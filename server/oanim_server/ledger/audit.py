@@ -29,7 +29,7 @@ from oanim_server.database.tables import (
 )
 from oanim_server.ledger import ids, rows
 from oanim_server.ledger.audit_jobs import job_problems
-from oanim_server.ledger.audit_rows import by_wallet, heads, journals, runs
+from oanim_server.ledger.audit_rows import any_text, by_wallet, heads, journals, runs
 from oanim_server.ledger.audit_wallet import Check, Report
 
 if TYPE_CHECKING:
@@ -54,7 +54,12 @@ def audit(database: Database, anchor: Path | None = None) -> Report:
     if anchor is not None and anchor.exists():
         former = _read_anchor(anchor)
         report.anchor_was_there = True
-    database.read_now(lambda connection: _audit(connection, report, former))
+
+    def check(connection: Connection) -> None:
+        with any_text(connection):
+            _audit(connection, report, former)
+
+    database.read_now(check)
     if anchor is not None and not report.problems:
         _write_anchor(anchor, report.heads)
     return report

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Table, func, null, select
 
 from oanim_server.database.columns import TRANSACTION_COLUMNS, WALLET_COLUMNS
+from oanim_server.database.engine import driver_of
 from oanim_server.database.tables import journal_runs, transactions, wallets
 
 if TYPE_CHECKING:
@@ -44,6 +47,21 @@ class ByWallet:
             self._orphans.append(self._next[0])
             self._next = next(self._groups, None)
         return self._orphans
+
+
+@contextmanager
+def any_text(connection: Connection) -> Iterator[None]:
+    """Read what SQLite calls text and is no UTF-8, too: its bytes are then those that no honest text has."""
+    driver: Any = driver_of(connection)
+    if not has_places(connection):
+        yield
+        return
+    former = driver.text_factory
+    driver.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")
+    try:
+        yield
+    finally:
+        driver.text_factory = former
 
 
 def by_wallet(connection: Connection, table: Table, order: Any) -> ByWallet:
