@@ -9,19 +9,20 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import httpx
-
 from oanim_server.database.engine import Database
 from oanim_server.database.migrate import migrate
 from oanim_server.sandbox import StripeSandbox
 from oanim_server.web.webhook import PATH
 from openanimate.metering.v1 import checkout_service_pb2 as checkout
 from openanimate.metering.v1 import wallet_service_pb2 as wallet
+from tests import loopback
 from tests.server import Endpoint, new_key, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+    import httpx
 
     from openanimate.metering.v1.checkout_service_pb2 import Checkout
     from openanimate.metering.v1.wallet_pb2 import Wallet
@@ -58,7 +59,7 @@ class Stripe:
 
     def __init__(self, sandbox: StripeSandbox) -> None:
         self.sandbox = sandbox
-        self._http = httpx.Client(base_url=sandbox.url, timeout=30, trust_env=False)
+        self._http = loopback.client(base_url=sandbox.url)
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -100,13 +101,11 @@ class Shop:
     def deliver(self, payload: bytes, header: str | None = None) -> httpx.Response:
         """Deliver a body as Stripe does, signed unless a header says otherwise."""
         headers = {"stripe-signature": signature(payload) if header is None else header}
-        return httpx.post(
-            f"{self.server.http_url}{PATH}", content=payload, headers=headers, timeout=30, trust_env=False
-        )
+        return loopback.post(f"{self.server.http_url}{PATH}", content=payload, headers=headers)
 
     def page(self, path: str) -> httpx.Response:
         """A page of ours, as a browser without redirects sees it."""
-        return httpx.get(f"{self.server.http_url}{path}", timeout=30, trust_env=False)
+        return loopback.get(f"{self.server.http_url}{path}")
 
     def metrics(self) -> dict[str, float]:
         """What /metrics says, by name and labels."""

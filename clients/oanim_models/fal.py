@@ -12,11 +12,14 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
+
+from oanim_models.tls import trusted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable
@@ -155,13 +158,15 @@ class FalQueue:
         timeout = httpx.Timeout(answer_timeout_s, connect=connect_timeout_s, pool=connect_timeout_s)
         # A proxy from the environment has no business between here and a local stand-in.
         trust_env = not _is_loopback(self._url.host)
-        self._submits = httpx.AsyncClient(
+        client = partial(
+            httpx.AsyncClient,
             timeout=timeout,
-            limits=httpx.Limits(max_keepalive_connections=0),
             trust_env=trust_env,
+            verify=trusted(trust_env=trust_env),
             transport=transport,
         )
-        self._questions = httpx.AsyncClient(timeout=timeout, trust_env=trust_env, transport=transport)
+        self._submits = client(limits=httpx.Limits(max_keepalive_connections=0))
+        self._questions = client()
 
     def __repr__(self) -> str:
         return f"FalQueue(url={str(self._url)!r})"

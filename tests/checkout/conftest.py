@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -29,9 +30,19 @@ class OpenHouse(Protocol):
     def __call__(self, **options: Any) -> House: ...
 
 
+@pytest.fixture(scope="session")
+def one_authority(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One of the authorities that Stripe's SDK trusts: to read them all takes longer than most tests."""
+    end = "-----END CERTIFICATE-----\n"
+    path = tmp_path_factory.mktemp("authorities") / "one.pem"
+    path.write_text(Path(stripe.ca_bundle_path).read_text("utf-8").partition(end)[0] + end)
+    return str(path)
+
+
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(monkeypatch: pytest.MonkeyPatch, one_authority: str) -> None:
     """Nobody waits long: the SDK between two tries, and the poller for a purchase to be old enough."""
+    monkeypatch.setattr(stripe, "ca_bundle_path", one_authority)
     monkeypatch.setattr(stripe.HTTPClient, "INITIAL_DELAY", 0.02)
     monkeypatch.setattr(stripe.HTTPClient, "MAX_DELAY", 0.1)
     monkeypatch.setattr(reconciling, "POLL_SECONDS", 0.05)

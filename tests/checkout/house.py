@@ -11,7 +11,6 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import httpx
 import pytest
 from sqlalchemy import text
 from starlette.applications import Starlette
@@ -34,6 +33,7 @@ from oanim_server.ledger.values import DEFAULT_TTL, MICROS_PER_USD, SERVER, Lot,
 from oanim_server.web.returning import returning
 from oanim_server.web.serving import WebServer
 from oanim_server.web.webhook import PATH, Webhook
+from tests import loopback
 from tests.ledger.driving import Clock, open_account, with_clock
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Till:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._http = httpx.Client(base_url=url, trust_env=False, timeout=SECONDS)
+        self._http = loopback.client(base_url=url, timeout=SECONDS)
 
     def close(self) -> None:
         """Hang up."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
 from oanim_server.sandbox import FalSandbox
+from tests import loopback
 from tests.cli.running import Cli
 from tests.sdk.scripted import ScriptedServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    import httpx
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def shared_sandbox() -> Iterator[FalSandbox]:
 def fal(shared_sandbox: FalSandbox) -> Iterator[httpx.Client]:
     """The sandbox's control side; no fault outlives its test."""
     headers = {"Authorization": "Key id:secret"}
-    with httpx.Client(base_url=shared_sandbox.url, headers=headers, timeout=30, trust_env=False) as client:
+    with loopback.client(base_url=shared_sandbox.url, headers=headers) as client:
         yield client
         client.delete("/sandbox/faults").raise_for_status()
 

@@ -14,6 +14,7 @@ import pytest
 
 from oanim.client import Client
 from oanim.keys import new_key
+from tests import loopback
 from tests.cli.running import line_of
 from tests.sdk.serving import RealServer
 
@@ -46,7 +47,7 @@ def url_of(process: subprocess.Popen[str]) -> str:
 
 def pay(url: str, how: str = "pay") -> None:
     """Press a button of the sandbox's page."""
-    response = httpx.post(url, data={"action": how, "email": "me@example.com"}, timeout=30)
+    response = loopback.post(url, data={"action": how, "email": "me@example.com"})
     assert response.status_code == httpx.codes.SEE_OTHER, response.text
 
 
@@ -61,7 +62,7 @@ def buy(user: Cli, *words: str, how: str = "pay") -> tuple[int, str]:
 def tell(url: str, what: str, **how: object) -> None:
     """Tell the sandbox what becomes of the session that is paid at an address."""
     sandbox, _, session = url.partition("/pay/")
-    told = httpx.post(f"{sandbox}/sandbox/{what.format(session)}", json=how, timeout=30)
+    told = loopback.post(f"{sandbox}/sandbox/{what.format(session)}", json=how)
     told.raise_for_status()
 
 

@@ -12,7 +12,6 @@ import uuid
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import httpx
 import pytest
 from sqlalchemy import func, select, text
 
@@ -28,6 +27,7 @@ from oanim_server.ledger.operations import OpenWallet
 from oanim_server.ledger.refusals import Refusal
 from oanim_server.ledger.values import SERVER, WalletFacts
 from oanim_server.pricing.prices import Prices
+from tests import loopback
 from tests.ledger.driving import open_account
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Fal:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.http = httpx.Client(base_url=url, trust_env=False, timeout=SECONDS)
+        self.http = loopback.client(base_url=url, timeout=SECONDS)
 
     def close(self) -> None:
         """Hang up."""

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
 from oanim_server.sandbox import FalSandbox
+from tests import loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import httpx
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +22,6 @@ def shared_sandbox() -> Iterator[FalSandbox]:
 @pytest.fixture
 def sandbox(shared_sandbox: FalSandbox) -> Iterator[httpx.Client]:
     """Give the sandbox its orders; none outlives its test."""
-    with httpx.Client(base_url=shared_sandbox.url, timeout=30, trust_env=False) as control:
+    with loopback.client(base_url=shared_sandbox.url) as control:
         yield control
         control.delete("/sandbox/faults").raise_for_status()

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import socket
+import ssl
 import threading
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +15,7 @@ import pytest
 from oanim_models import fal
 from oanim_models.fal import FalQueue
 from oanim_models.inputs import outputs
+from oanim_models.tls import trusted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -56,6 +58,27 @@ def submits(sandbox: httpx.Client, prompt: str) -> list[int]:
 def posts(sandbox: httpx.Client) -> int:
     count: int = sandbox.get("/sandbox/jobs").json()["submits"]
     return count
+
+
+def test_the_authorities_are_read_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[object] = []
+    real = ssl.SSLContext.load_verify_locations
+
+    def reading(context: ssl.SSLContext, *from_where: Any, **named: Any) -> None:
+        read.append(context)
+        real(context, *from_where, **named)
+
+    async def made() -> None:
+        for _ in range(3):
+            async with FalQueue(key=KEY):
+                pass
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", reading)
+    trusted.cache_clear()
+    asyncio.run(made())
+    ours = trusted(trust_env=True)
+    assert read == [ours]
+    assert (ours.verify_mode, ours.check_hostname) == (ssl.CERT_REQUIRED, True)
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://127.0.0.1:99999"])

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
-import httpx
 import pytest
 
 from openanimate.metering.v1 import error_reason_pb2, wallet_service_pb2
 from openanimate.metering.v1 import render_service_pb2 as pb
 from openanimate.metering.v1.reservation_pb2 import SpendScope
+from tests import loopback
 from tests.generation.house import until
 from tests.remotion.archives import bundle_of
 from tests.rendering.asking import BUNDLE, QUOTE, VIDEO, Farm, Owner, bundle, farm, owner, submission
@@ -519,7 +519,7 @@ def test_what_goes_on_is_counted_for_those_who_run_it(
         'oanim_render_leases_without_video_total{why="lost"} 0.0',
     }
     # Who waits is counted by the sweep, every five seconds.
-    until(lambda: right <= set(httpx.get(f"{server.http_url}/metrics", trust_env=False).text.splitlines()))
+    until(lambda: right <= set(loopback.get(f"{server.http_url}/metrics").text.splitlines()))
 
 
 # Stopping and coming back -----------------------------------------------------------------------------

@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import grpc
-import httpx
 import pytest
 
 from openanimate.metering.v1 import admin_service_pb2 as admin
 from openanimate.metering.v1 import checkout_service_pb2 as pb
 from openanimate.metering.v1 import pricing_service_pb2 as pricing
 from openanimate.metering.v1.role_pb2 import ROLE_ADMIN
+from tests import loopback
 from tests.rpc.asking import assert_roles, invalid, not_found, refused_stream, reused, stream
 from tests.selling import FIFTY, FIFTY_FIVE, FREE, now, selling, session_of, wallet_of
 from tests.server import Calls, Refused, new_key
@@ -250,7 +250,7 @@ def test_a_watch_ends_when_the_page_has_closed(shop: RunningShop, buyer: Calls) 
     )
     next(watch)
     path = f"{shop.stripe.sandbox.url}/v1/checkout/sessions/{session_of(begun)}/expire"
-    httpx.post(path, headers={"authorization": "Bearer sk_test_sandbox"}, trust_env=False).raise_for_status()
+    loopback.post(path, headers={"authorization": "Bearer sk_test_sandbox"}).raise_for_status()
     *_, last = watch
     assert (last.checkout.state, last.checkout.url) == (pb.CHECKOUT_STATE_EXPIRED, "")
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
-import httpx
 
 from oanim_server.database.engine import Database
 from oanim_server.database.migrate import migrate
 from oanim_server.logs import FLUSH_SECONDS, CallLog
 from oanim_server.rpc.edge import CALLS_A_COLLECTION
 from openanimate.metering.v1 import wallet_service_pb2 as wallet
+from tests import loopback
 from tests.ledger.losing import Proxy
 from tests.postgresql import Cluster
 from tests.server import Calls, Refused, new_key, running, spawned
@@ -104,14 +104,14 @@ def test_a_server_whose_log_cannot_be_written_serves_and_exits_0(tmp_path: Path)
 
 
 def test_healthz_asks_the_database(server: RunningServer) -> None:
-    answer = httpx.get(f"{server.http_url}/healthz")
+    answer = loopback.get(f"{server.http_url}/healthz")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
 def test_metrics_count_calls_and_groups(server: RunningServer, calls: Calls) -> None:
     calls(calls.wallet.Reserve, wallet.ReserveRequest(idempotency_key=new_key(), amount_micros=1))
     calls.refused(calls.wallet.Reserve, wallet.ReserveRequest())
-    text = httpx.get(f"{server.http_url}/metrics").text
+    text = loopback.get(f"{server.http_url}/metrics").text
     for line in (
         'oanim_calls_total{code="INVALID_ARGUMENT",method="WalletService/Reserve"}',
         'oanim_call_seconds_bucket{le="+Inf",method="WalletService/Reserve"}',
@@ -139,10 +139,10 @@ def test_a_database_that_goes_away_is_said_to_be_away_and_comes_back(tmp_path: P
             away = Refused(grpc.StatusCode.UNAVAILABLE, "DATABASE_AWAY")
             assert calls.refused(calls.wallet.Reserve, request) == away
             assert calls.refused(calls.wallet.GetWallet, wallet.GetWalletRequest()) == away
-            assert httpx.get(f"{server.http_url}/healthz").status_code == 503
+            assert loopback.get(f"{server.http_url}/healthz").status_code == 503
             cluster.start()
             assert once_it_is_back(calls, request).wallet.held_micros == 1
-            assert httpx.get(f"{server.http_url}/healthz").status_code == 200
+            assert loopback.get(f"{server.http_url}/healthz").status_code == 200
     finally:
         cluster.remove()
 

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-import httpx
 import pytest
 import stripe
 
 from oanim_server.sandbox import FalSandbox, StripeSandbox
+from tests import loopback
 from tests.sandbox.receiving import SECRET, Inbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import httpx
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def shared_sandbox() -> Iterator[FalSandbox]:
 def fal(shared_sandbox: FalSandbox) -> Iterator[httpx.Client]:
     """Speak to the sandbox as a caller with a key; no fault outlives its test."""
     headers = {"Authorization": "Key id:secret"}
-    with httpx.Client(base_url=shared_sandbox.url, headers=headers, timeout=30, trust_env=False) as client:
+    with loopback.client(base_url=shared_sandbox.url, headers=headers) as client:
         yield client
         client.delete("/sandbox/faults").raise_for_status()
 
@@ -51,7 +53,7 @@ def client(sandbox: StripeSandbox) -> stripe.StripeClient:
 def http(sandbox: StripeSandbox) -> Iterator[httpx.Client]:
     """A browser, or an SDK that has not been written yet."""
     headers = {"Authorization": "Bearer sk_test_sandbox"}
-    with httpx.Client(base_url=sandbox.url, headers=headers, timeout=30, trust_env=False) as one:
+    with loopback.client(base_url=sandbox.url, headers=headers) as one:
         yield one
 
 

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from oanim_server.sandbox import FalSandbox
+from tests import loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +63,7 @@ def test_nothing_works_without_a_key(fal: httpx.Client, method: str) -> None:
     }
     verb, url = requests[method]
     for headers in ({}, {"Authorization": "Bearer x"}, {"Authorization": "Key"}):
-        assert httpx.request(verb, url, headers=headers, json={}, trust_env=False).status_code == 401
+        assert loopback.request(verb, url, headers=headers, json={}).status_code == 401
 
 
 def test_a_job_queues_runs_and_is_billed_once_it_is_done(fal: httpx.Client) -> None:
@@ -207,13 +208,13 @@ def test_a_body_that_is_not_an_object_is_refused_at_once(fal: httpx.Client) -> N
 def test_stopping_hangs_up_and_removes_the_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     sandbox = FalSandbox()
-    with sandbox, httpx.Client(base_url=sandbox.url, headers={"Authorization": "Key k"}) as fal:
+    with sandbox, loopback.client(base_url=sandbox.url, headers={"Authorization": "Key k"}) as fal:
         until_completed(fal, submit(fal, "short life"))
         assert [path.suffix for path in tmp_path.rglob("*") if path.is_file()] == [".png"]
         url = sandbox.url
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{url}/sandbox/jobs", trust_env=False)
+        loopback.get(f"{url}/sandbox/jobs")
 
 
 @pytest.fixture
@@ -234,8 +235,8 @@ def test_as_a_process_it_prints_the_urls_and_ends_on_sigterm(process: subprocess
     assert process.stderr is not None
     url, stripe_url = (process.stdout.readline().strip() for _ in range(2))
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url)
-    assert httpx.get(f"{url}/sandbox/jobs", trust_env=False).json() == {"jobs": [], "submits": 0}
-    assert httpx.get(f"{stripe_url}/sandbox/state", trust_env=False).json()["events"] == []
+    assert loopback.get(f"{url}/sandbox/jobs").json() == {"jobs": [], "submits": 0}
+    assert loopback.get(f"{stripe_url}/sandbox/state").json()["events"] == []
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 0
     said = process.stderr.read()

@@ -3,13 +3,15 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 import stripe
 
 from oanim_server.sandbox.stripe_forms import BadParameter, decode
+from tests import loopback
 
 if TYPE_CHECKING:
+    import httpx
+
     from oanim_server.sandbox import StripeSandbox
     from tests.sandbox.conftest import Tell
 
@@ -37,7 +39,7 @@ def test_a_wrong_key_is_refused(sandbox: StripeSandbox, secret: str) -> None:
 
 def test_no_key_is_refused_and_one_in_basic_authentication_is_not(sandbox: StripeSandbox) -> None:
     def status(auth: tuple[str, str] | None) -> int:
-        return httpx.get(f"{sandbox.url}/v1/customers", auth=auth, trust_env=False).status_code
+        return loopback.get(f"{sandbox.url}/v1/customers", auth=auth).status_code
 
     assert (status(None), status(("", "")), status(("sk_test_sandbox", ""))) == (401, 401, 200)
 

@@ -3,14 +3,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
+from tests import loopback
 from tests.sandbox.test_stripe_checkout import asked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import httpx
     import stripe
 
     from oanim_server.sandbox import StripeSandbox
@@ -21,7 +22,7 @@ NASTY = "<script>alert(1)</script>\"'&"
 
 @pytest.fixture
 def browser(sandbox: StripeSandbox) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=sandbox.url, trust_env=False) as one:
+    with loopback.client(base_url=sandbox.url) as one:
         yield one
 
 

@@ -14,6 +14,7 @@ from oanim.keys import new_key
 from openanimate.metering.v1.account_service_pb2 import LimitPeriod
 from openanimate.metering.v1.checkout_service_pb2 import CheckoutState, ReversalKind
 from openanimate.metering.v1.wallet_service_pb2 import TransactionKind
+from tests import loopback
 from tests.sdk.driving import Tasks, Threads
 from tests.sdk.serving import RealServer
 
@@ -63,7 +64,7 @@ def operator(real: RealServer) -> Iterator[Client]:
 
 def pay(url: str, how: str = "pay") -> None:
     """Press a button of the sandbox's page."""
-    response = httpx.post(url, data={"action": how, "email": "me@example.com"}, timeout=30)
+    response = loopback.post(url, data={"action": how, "email": "me@example.com"})
     assert response.status_code == httpx.codes.SEE_OTHER, response.text
 
 

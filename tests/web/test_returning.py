@@ -17,6 +17,7 @@ from oanim_server.checkout.values import Purchase, State
 from oanim_server.ledger import ids
 from oanim_server.web.returning import returning
 from openanimate.metering.v1 import checkout_service_pb2 as checkout
+from tests import loopback
 from tests.postgresql import Cluster
 from tests.selling import FIFTY, migrated, now, selling, session_of
 from tests.server import Calls, new_key
@@ -119,7 +120,7 @@ def test_one_that_failed_or_expired_says_how_to_begin_anew(
     failed, expired = shop.begin(calls, micros), shop.begin(calls, micros)
     shop.stripe.told(f"sessions/{session_of(failed)}/pay-later")
     shop.stripe.told(f"payments/{session_of(failed)}/settle", paid=False)
-    with httpx.Client(base_url=shop.stripe.sandbox.url, trust_env=False) as http:
+    with loopback.client(base_url=shop.stripe.sandbox.url) as http:
         path = f"/v1/checkout/sessions/{session_of(expired)}/expire"
         http.post(path, headers={"authorization": "Bearer sk_test_sandbox"}).raise_for_status()
     shop.stripe.told("delivering")
@@ -209,7 +210,7 @@ def test_nothing_of_the_request_comes_back_and_it_leads_nowhere_else(shop: Runni
     plain, cancelled = shop.page(path), shop.page(f"{path}?cancelled=1")
     elsewhere = {"next": "https://evil.example", "url": "//evil.example", "return_to": NASTY}
     for query, expected in (({}, plain), ({"cancelled": NASTY}, cancelled)):
-        answer = httpx.get(
+        answer = loopback.get(
             f"{shop.server.http_url}{path}",
             params={**elsewhere, **query, NASTY: NASTY, "session_id": "cs_other"},
             headers={
@@ -221,7 +222,6 @@ def test_nothing_of_the_request_comes_back_and_it_leads_nowhere_else(shop: Runni
                 "user-agent": NASTY,
                 "accept-language": NASTY,
             },
-            trust_env=False,
         )
         assert (answer.status_code, answer.text) == (200, expected.text)
         assert "evil" not in str(answer.headers)
@@ -230,9 +230,7 @@ def test_nothing_of_the_request_comes_back_and_it_leads_nowhere_else(shop: Runni
 @pytest.mark.parametrize("path", ["{id}/", "/{id}", "../checkout/{id}/", "{id}//evil.example", "{id}/%2f"])
 def test_no_address_is_redirected(shop: RunningShop, calls: Calls, path: str) -> None:
     named = path.format(id=shop.begin(calls).checkout_id)
-    answer = httpx.get(
-        f"{shop.server.http_url}/checkout/{named}", headers={"host": "evil.example"}, trust_env=False
-    )
+    answer = loopback.get(f"{shop.server.http_url}/checkout/{named}", headers={"host": "evil.example"})
     assert (answer.status_code, answer.headers.get("location")) == (404, None)
 
 
@@ -253,8 +251,8 @@ def test_every_answer_has_the_headers_that_keep_it_to_itself(shop: RunningShop, 
 def test_it_is_only_read(shop: RunningShop, calls: Calls, method: str) -> None:
     begun = shop.begin(calls)
     url = f"{shop.server.http_url}/checkout/{begun.checkout_id}"
-    assert httpx.request(method, url, trust_env=False).status_code == 405
-    assert httpx.head(url, trust_env=False).status_code == 200
+    assert loopback.request(method, url).status_code == 405
+    assert loopback.request("HEAD", url).status_code == 200
     assert now(calls, begun) == begun
 
 

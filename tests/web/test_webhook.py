@@ -10,10 +10,10 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
-import httpx
 import pytest
 
 from oanim_server.web.webhook import MAX_BYTES, PATH
+from tests import loopback
 from tests.postgresql import Cluster
 from tests.selling import (
     FIFTY_FIVE,
@@ -34,6 +34,8 @@ from tests.server import Calls, new_key, running, spawned
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    import httpx
 
     from tests.selling import RunningShop
 
@@ -372,15 +374,15 @@ def test_the_largest_body_that_is_allowed_is_taken(shop: RunningShop, calls: Cal
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"])
 def test_only_a_post_is_a_delivery(shop: RunningShop, method: str) -> None:
-    answer = httpx.request(method, f"{shop.server.http_url}{PATH}", trust_env=False)
+    answer = loopback.request(method, f"{shop.server.http_url}{PATH}")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
 def test_nothing_listens_where_nothing_is_sold(tmp_path: Path) -> None:
     with running({"OANIM_DATA": str(tmp_path)}) as server:
         for path in (PATH, "/checkout/000000000000-abcdefghijklmnopqrstuvwx"):
-            assert httpx.post(f"{server.http_url}{path}", trust_env=False).status_code == 404
-            assert httpx.get(f"{server.http_url}{path}", trust_env=False).status_code == 404
+            assert loopback.post(f"{server.http_url}{path}").status_code == 404
+            assert loopback.get(f"{server.http_url}{path}").status_code == 404
 
 
 def test_without_a_secret_nobody_is_believed(tmp_path: Path) -> None:

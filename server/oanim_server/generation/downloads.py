@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from oanim_models.tls import trusted
 from oanim_server.generation.refusals import OutputElsewhere, OutputGone, OutputUnavailable
 from oanim_server.generation.values import Piece
 
@@ -43,6 +44,7 @@ class Downloads:
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(60.0, connect=10.0),
             trust_env=not local,
+            verify=trusted(trust_env=not local),
             headers={"accept-encoding": "identity"},
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import httpx
 from starlette.applications import Starlette
 
+from oanim_models.tls import trusted
 from oanim_server.sandbox.faults import Faults
 from oanim_server.sandbox.hanging import Patience
 from oanim_server.sandbox.serving import Sandbox
@@ -29,7 +30,8 @@ class StripeSandbox(Sandbox):
         """Send events here from now on, and nowhere else; several secrets sign as while one is rolled."""
         endpoint = {"url": url, "secrets": list(secrets), "types": list(types)}
         where = f"{self.url}/sandbox/webhooks"
-        httpx.post(where, json={"endpoints": [endpoint]}, timeout=10, trust_env=False).raise_for_status()
+        with httpx.Client(timeout=10, trust_env=False, verify=trusted(trust_env=False)) as http:
+            http.post(where, json={"endpoints": [endpoint]}).raise_for_status()
 
 
 class _Stripe:

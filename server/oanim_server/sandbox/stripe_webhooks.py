@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import httpx
 from stripe import WebhookSignature
 
+from oanim_models.tls import trusted
 from oanim_server.sandbox.stripe_objects import change, merge_metadata
 
 if TYPE_CHECKING:
@@ -83,7 +84,10 @@ class Webhooks:
         self._ended = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
         self._http = httpx.AsyncClient(
-            timeout=_TIMEOUT_S, trust_env=False, limits=httpx.Limits(max_connections=MOST_AT_ONCE)
+            timeout=_TIMEOUT_S,
+            trust_env=False,
+            verify=trusted(trust_env=False),
+            limits=httpx.Limits(max_connections=MOST_AT_ONCE),
         )
         self._worker = asyncio.create_task(self._work())
 

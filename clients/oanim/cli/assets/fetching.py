@@ -16,6 +16,7 @@ import httpx
 
 from oanim.cli.failures import AWAY, Failure
 from oanim.cli.placing import whole
+from oanim_models.tls import trusted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +44,10 @@ async def fetch(url: str, path: Path, *, from_loopback: bool) -> None:
         _write_data(url, path)
         return
     try:
-        async with httpx.AsyncClient(timeout=_TIMEOUT, trust_env=not from_loopback) as client:
+        trust_env = not from_loopback
+        async with httpx.AsyncClient(
+            timeout=_TIMEOUT, trust_env=trust_env, verify=trusted(trust_env=trust_env)
+        ) as client:
             for _ in range(_REDIRECTIONS):
                 target = httpx.URL(url)
                 if target.scheme != "https" and not (from_loopback and is_loopback(url)):
