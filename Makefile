@@ -10,6 +10,13 @@ ARGS ?=
 # Where `make protos` writes; the test that compares the committed code points it elsewhere.
 PROTOS_OUT ?= clients
 
+# Tests start servers by the hundred. Where the environment forbids it to keep what is compiled, each would
+# compile itself anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+# Half of the time a test waits: for a process to start, a clock to move, a disk.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/stamp
@@ -30,7 +37,7 @@ dev: $(STAMP) ## keep a server with its sandbox running and print how to talk to
 
 test: lint ## lint, then every test, on SQLite and on PostgreSQL (ARGS: more for pytest)
 	@echo "pytest"
-	@$(BIN)/pytest -n auto $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter, buf
 	@echo "ruff"
