@@ -29,7 +29,8 @@ def postgresql_cluster() -> Iterator[Cluster]:
     A server under test refuses fsync = off unless it is told to accept it; a test of that refusal, or of
     a database that goes away, starts a `Cluster` of its own.
     """
-    cluster = Cluster({"fsync": "off", "full_page_writes": "off", "max_connections": "200"})
+    without_durability = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "256MB"}
+    cluster = Cluster({**without_durability, "max_connections": "200"})
     try:
         cluster.start()
         yield cluster

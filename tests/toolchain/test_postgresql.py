@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from tests.postgresql import Cluster
+from tests.postgresql import MEMORY, Cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,10 @@ def execute(url: str, statement: str) -> list[tuple[object, ...]]:
     with engine.begin() as connection:
         result = connection.execute(text(statement))
         return [tuple(row) for row in result] if result.returns_rows else []
+
+
+def data_of(url: str) -> Path:
+    return Path(str(execute(url, "SHOW data_directory")[0][0]))
 
 
 @pytest.fixture
@@ -52,10 +57,14 @@ def test_a_cluster_without_settings_is_durable_and_survives_a_crash(own_cluster:
     own_cluster.stop("immediate")
     own_cluster.start()
     assert (execute(url, "SHOW fsync"), execute(url, "SELECT * FROM coin")) == ([("on",)], [(1,)])
+    assert not data_of(url).is_relative_to(MEMORY)
 
 
-def test_a_removed_cluster_leaves_nothing() -> None:
-    cluster = Cluster({})
+@pytest.mark.parametrize("fsync", ["on", "off"])
+def test_a_removed_cluster_leaves_nothing(fsync: str) -> None:
+    cluster = Cluster({"fsync": fsync})
     cluster.start()
+    folder = data_of(cluster.create_database()).parent
+    assert folder.is_dir()
     cluster.remove()
-    assert (cluster.pid, cluster.directory.exists()) == (None, False)
+    assert (cluster.pid, cluster.directory.exists(), folder.exists()) == (None, False, False)
