@@ -5,7 +5,7 @@ It shares no code with the ledger but the names of its values and refusals.
 
 from __future__ import annotations
 
-import copy
+import pickle
 from typing import TYPE_CHECKING
 
 from msgspec import structs
@@ -72,7 +72,8 @@ class Holds:
 
     def seen_at(self, now: int) -> Self:
         """The wallet as a reader sees it: what is due counts as written."""
-        seen = copy.deepcopy(self)
+        # As deep as copy.deepcopy, which takes ten times as long.
+        seen: Self = pickle.loads(pickle.dumps(self))  # noqa: S301 - our own
         seen.settle(now)
         return seen
 
