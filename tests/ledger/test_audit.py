@@ -271,7 +271,7 @@ WITHOUT_TEXT = {
     f"UPDATE wallets SET places = {NO_TEXT} WHERE 1 = 1": "its latest places",
     f"UPDATE reservations SET parts = {NO_TEXT} WHERE number = 3": "reservation 3 cannot be read",
     f"UPDATE reservations SET model = {NO_TEXT} WHERE number = 3": "reservation 3: what never changes",
-    f"UPDATE spend_counters SET subject = {NO_TEXT} WHERE subject = 'run'": "scope '[\\\\xff]': charged",
+    f"UPDATE spend_counters SET subject = {NO_TEXT} WHERE subject = 'run'": "scope '[\\\\xff] is no UTF-8",
     f"UPDATE usage_days SET model = {NO_TEXT} WHERE model = ''": "usage: ",
 }
 
@@ -290,6 +290,19 @@ def test_text_that_is_none_is_a_problem_like_any_other(sqlite_path: Path) -> Non
         ]
         assert unsaid == [], problems
         assert "\\xff" in "\n".join(problems), "what is printed says which bytes they are"
+    finally:
+        ledger.close()
+
+
+def test_text_that_is_none_is_not_taken_for_the_text_that_it_is_shown_as(sqlite_path: Path) -> None:
+    ledger = Driven(Database.open_sqlite(sqlite_path)).start()
+    try:
+        wallet_id = ledger.open_wallet(1_000)
+        ledger.run(ledger.reserve(wallet_id, 1, key="\\xff"))
+        assert ledger.problems() == []
+        without_constraints(ledger, "UPDATE transactions SET idem_key = CAST(x'ff' AS TEXT) WHERE seq = 2")
+        chain = "row 2: the chain is broken: this row or one before it was changed or removed"
+        assert ledger.problems() == [f"{account_text(wallet_id)}: {chain}"]
     finally:
         ledger.close()
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import secrets
 from contextlib import contextmanager
-from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -51,13 +51,21 @@ class ByWallet:
 
 @contextmanager
 def any_text(connection: Connection) -> Iterator[None]:
-    """Read what SQLite calls text and is no UTF-8, too: its bytes are then those that no honest text has."""
+    """Read what SQLite calls text and is no UTF-8, too: as a text that nobody can have written."""
     driver: Any = driver_of(connection)
     if not has_places(connection):
         yield
         return
+    unlike_any = secrets.token_hex(8)
+
+    def text(stored: bytes) -> str:
+        try:
+            return stored.decode()
+        except UnicodeDecodeError:
+            return f"{stored.decode(errors='backslashreplace')} is no UTF-8 {unlike_any}"
+
     former = driver.text_factory
-    driver.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")
+    driver.text_factory = text
     try:
         yield
     finally:
