@@ -35,7 +35,7 @@ demo: $(STAMP) ## tell the whole story once: sign-up, a picture, the charge, the
 dev: $(STAMP) ## keep a server with its sandbox running and print how to talk to it
 	@$(BIN)/oanim-server dev
 
-test: lint ## lint, then every test, on SQLite and on PostgreSQL (ARGS: more for pytest)
+test: lint ## lint, then every test, on SQLite and on PostgreSQL (ARGS: more for pytest; WORKERS: how many at once)
 	@echo "pytest"
 	@$(BIN)/pytest -n $(WORKERS) $(ARGS)
 

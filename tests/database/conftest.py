@@ -7,6 +7,7 @@ from tests.ledger.conftest import (
     open_database,
     postgresql_template,
     postgresql_url,
+    sqlite_ledger,
     sqlite_path,
     sqlite_template,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "open_database",
     "postgresql_template",
     "postgresql_url",
+    "sqlite_ledger",
     "sqlite_path",
     "sqlite_template",
 ]

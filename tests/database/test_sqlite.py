@@ -190,10 +190,11 @@ def test_a_database_may_be_in_any_folder(tmp_path: Path, folder: str) -> None:
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [folder]
 
 
-def test_an_idle_writer_moves_the_wal_into_the_database(sqlite_path: Path, tmp_path: Path) -> None:
-    ledger = Driven(Database.open_sqlite(sqlite_path)).start()
-    wallet_id = ledger.open_wallet(1_000)
-    ledger.hold(wallet_id, 10)
+def test_an_idle_writer_moves_the_wal_into_the_database(
+    sqlite_ledger: Driven, sqlite_path: Path, tmp_path: Path
+) -> None:
+    wallet_id = sqlite_ledger.open_wallet(1_000)
+    sqlite_ledger.hold(wallet_id, 10)
     copy = tmp_path / "copy.db"
     deadline = time.monotonic() + 10
     while True:
@@ -204,31 +205,31 @@ def test_an_idle_writer_moves_the_wal_into_the_database(sqlite_path: Path, tmp_p
         if held == 10:
             break
         assert time.monotonic() < deadline, "the WAL was not checkpointed"
-    ledger.close()
 
 
-def test_the_wal_does_not_grow_without_end_under_load(sqlite_path: Path) -> None:
-    ledger = Driven(Database.open_sqlite(sqlite_path)).start()
-    wallet_id = ledger.open_wallet(10**9)
+def test_the_wal_does_not_grow_without_end_under_load(sqlite_ledger: Driven, sqlite_path: Path) -> None:
+    wallet_id = sqlite_ledger.open_wallet(10**9)
     wal = sqlite_path.with_name(sqlite_path.name + "-wal")
     sizes = []
     for _ in range(20):
-        batch(ledger.ledger, [ledger.reserve(wallet_id, 1, labels={"x": "y" * 16_000}) for _ in range(150)])
+        batch(
+            sqlite_ledger.ledger,
+            [sqlite_ledger.reserve(wallet_id, 1, labels={"x": "y" * 16_000}) for _ in range(150)],
+        )
         sizes.append(wal.stat().st_size)
     assert sqlite_path.stat().st_size > 40_000_000
     # A group here is less than 4 MB; SQLite itself begins anew after 4,000 pages (8 MB).
     assert max(sizes) < 16_000_000
-    ledger.close()
 
 
-def test_the_wal_is_moved_between_groups_when_it_has_some_2000_pages(sqlite_path: Path) -> None:
+def test_the_wal_is_moved_between_groups_when_it_has_some_2000_pages(
+    sqlite_ledger: Driven, sqlite_path: Path
+) -> None:
     """And not by SQLite at the end of a COMMIT, which would be after 4,000."""
-    ledger = Driven(Database.open_sqlite(sqlite_path)).start()
-    wallets = [ledger.open_wallet(10**9) for _ in range(60)]
+    wallets = [sqlite_ledger.open_wallet(10**9) for _ in range(60)]
     wal = sqlite_path.with_name(sqlite_path.name + "-wal")
     for _ in range(45):
-        batch(ledger.ledger, [ledger.reserve(w, 1) for w in wallets])
+        batch(sqlite_ledger.ledger, [sqlite_ledger.reserve(w, 1) for w in wallets])
     assert 500 < wal.stat().st_size / PAGE_BYTES < 3_000
     # Its header counts how often it was begun anew.
     assert 2 <= int.from_bytes(wal.read_bytes()[12:16], "big") <= 10
-    ledger.close()

@@ -96,3 +96,11 @@ def ledger(open_database: Callable[[], Database]) -> Iterator[Driven]:
     driven = Driven(open_database()).start()
     yield driven
     driven.close()
+
+
+@pytest.fixture
+def sqlite_ledger(sqlite_path: Path) -> Iterator[Driven]:
+    """The same on SQLite alone, for what only a file has."""
+    driven = Driven(Database.open_sqlite(sqlite_path)).start()
+    yield driven
+    driven.close()

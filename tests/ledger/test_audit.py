@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from oanim_server.database.engine import Database
 from oanim_server.ledger import audit_rows, journal
 from oanim_server.ledger.audit import AnchorError, audit
 from oanim_server.ledger.ids import account_text
 from oanim_server.ledger.values import DAY, SECOND, Line, Scope
-from tests.ledger.driving import START, Driven, batch, of_lots, unchecked
+from tests.ledger.driving import START, batch, of_lots, unchecked
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.ledger.driving import Driven
 
 LINE = Line(1, "model", "image", "fal", "image", 10, 1, 5)
 SCOPES = (Scope("run", 1_000), Scope("day", None))
@@ -276,35 +277,27 @@ WITHOUT_TEXT = {
 }
 
 
-def test_text_that_is_none_is_a_problem_like_any_other(sqlite_path: Path) -> None:
-    ledger = Driven(Database.open_sqlite(sqlite_path)).start()
-    try:
-        wallets = {statement: history(ledger) for statement in WITHOUT_TEXT}
-        for statement, wallet_id in wallets.items():
-            without_constraints(ledger, f"{statement} AND wallet_id = {wallet_id}")
-        problems = ledger.problems()
-        unsaid = [
-            what
-            for statement, what in WITHOUT_TEXT.items()
-            if not any(said.startswith(f"{account_text(wallets[statement])}: {what}") for said in problems)
-        ]
-        assert unsaid == [], problems
-        assert "\\xff" in "\n".join(problems), "what is printed says which bytes they are"
-    finally:
-        ledger.close()
+def test_text_that_is_none_is_a_problem_like_any_other(sqlite_ledger: Driven) -> None:
+    wallets = {statement: history(sqlite_ledger) for statement in WITHOUT_TEXT}
+    for statement, wallet_id in wallets.items():
+        without_constraints(sqlite_ledger, f"{statement} AND wallet_id = {wallet_id}")
+    problems = sqlite_ledger.problems()
+    unsaid = [
+        what
+        for statement, what in WITHOUT_TEXT.items()
+        if not any(said.startswith(f"{account_text(wallets[statement])}: {what}") for said in problems)
+    ]
+    assert unsaid == [], problems
+    assert "\\xff" in "\n".join(problems), "what is printed says which bytes they are"
 
 
-def test_text_that_is_none_is_not_taken_for_the_text_that_it_is_shown_as(sqlite_path: Path) -> None:
-    ledger = Driven(Database.open_sqlite(sqlite_path)).start()
-    try:
-        wallet_id = ledger.open_wallet(1_000)
-        ledger.run(ledger.reserve(wallet_id, 1, key="\\xff"))
-        assert ledger.problems() == []
-        without_constraints(ledger, "UPDATE transactions SET idem_key = CAST(x'ff' AS TEXT) WHERE seq = 2")
-        chain = "row 2: the chain is broken: this row or one before it was changed or removed"
-        assert ledger.problems() == [f"{account_text(wallet_id)}: {chain}"]
-    finally:
-        ledger.close()
+def test_text_that_is_none_is_not_taken_for_the_text_that_it_is_shown_as(sqlite_ledger: Driven) -> None:
+    wallet_id = sqlite_ledger.open_wallet(1_000)
+    sqlite_ledger.run(sqlite_ledger.reserve(wallet_id, 1, key="\\xff"))
+    assert sqlite_ledger.problems() == []
+    without_constraints(sqlite_ledger, "UPDATE transactions SET idem_key = CAST(x'ff' AS TEXT) WHERE seq = 2")
+    chain = "row 2: the chain is broken: this row or one before it was changed or removed"
+    assert sqlite_ledger.problems() == [f"{account_text(wallet_id)}: {chain}"]
 
 
 def with_a_closed_lot(ledger: Driven) -> int:
