@@ -20,7 +20,6 @@ WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/stamp
-UV := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -67,10 +66,8 @@ protos: $(STAMP) ## write clients/openanimate anew from protos/
 		$$(find protos -name '*_service.proto' | LC_ALL=C sort); \
 	rm -rf "$(PROTOS_OUT)/openanimate"; mv "$$out/openanimate" "$(PROTOS_OUT)/"
 
-requirements: ## pin anew what pyproject.toml asks for (UPGRADE=1: newest versions)
-	@UV="$(UV)"; \
-	if [ -z "$$UV" ]; then $(PYTHON) -m venv build/uv && build/uv/bin/python -m pip install --quiet uv && UV=build/uv/bin/uv; fi; \
-	"$$UV" pip compile --quiet --universal --generate-hashes --all-extras $(if $(UPGRADE),--upgrade) \
+requirements: $(STAMP) ## pin anew what pyproject.toml asks for (UPGRADE=1: newest versions)
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras $(if $(UPGRADE),--upgrade) \
 		--custom-compile-command 'make requirements' --output-file requirements.txt pyproject.toml
 
 bench: $(STAMP) ## measure every figure of docs/performance.md (QUICK=1: in a minute; CHECK=1: fail on a miss)
@@ -86,21 +83,22 @@ clean: ## remove what these commands made
 	@rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# uv installs the pins in seconds where pip takes a minute or more; it is one of them, and pip brings it. Where
+# packages come from may have been said to pip alone (pip.conf, PIP_*): then pip installs the others, too.
 # The build backend is among the pins, so that the editable install fetches nothing. A venv of another interpreter
 # goes first: made anew in place, it would have the one's binary and the other's library.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
+OURS := --no-deps --no-build-isolation -e .
 $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c '$(FITS)' 2>/dev/null || { \
 		echo "oanim needs Python 3.11 or newer as $(PYTHON); name another one with: make PYTHON=/path/to/python" >&2; \
 		exit 1; }
 	@[ "$$($(BIN)/python -c '$(WHICH)' 2>/dev/null)" = "$$($(PYTHON) -c '$(WHICH)')" ] || rm -rf $(VENV)
-	@echo "building $(VENV) (once, a minute or two)"
-ifeq ($(UV),)
+	@echo "building $(VENV) (once, half a minute)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes -r requirements.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-build-isolation -e .
-else
-	@$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
-	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt
-	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
-endif
+	@sed -n '/^uv==/,/[^\]$$/p' requirements.txt > $(VENV)/uv.txt
+	@$(PIP) --require-hashes -r $(VENV)/uv.txt
+	@$(UV) --compile-bytecode --require-hashes -r requirements.txt && $(UV) $(OURS) \
+		|| { $(PIP) --require-hashes -r requirements.txt && $(PIP) $(OURS); }
 	@touch $@

@@ -9,13 +9,11 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from oanim_server.database.engine import Database
-from oanim_server.database.migrate import migrate
 from oanim_server.sandbox import StripeSandbox
 from oanim_server.web.webhook import PATH
 from openanimate.metering.v1 import checkout_service_pb2 as checkout
 from openanimate.metering.v1 import wallet_service_pb2 as wallet
-from tests import loopback
+from tests import loopback, migrated
 from tests.server import Endpoint, new_key, running
 
 if TYPE_CHECKING:
@@ -162,20 +160,12 @@ def stripe_of_its_own() -> Iterator[Stripe]:
             stripe.close()
 
 
-def migrated(url: str, *, unsafe: bool = False) -> None:
-    """Bring a PostgreSQL to the present schema."""
-    database = Database.open_postgresql(url, unsafe=unsafe)
-    migrate(database)
-    database.close()
-
-
 @contextmanager
 def selling_on(dialect: str, cluster: Callable[[], Cluster], data: Path) -> Iterator[RunningShop]:
     """A shop on a database of its own."""
     environment = {"OANIM_DATA": str(data)}
     if dialect == "postgresql":
-        url = cluster().create_database()
-        migrated(url, unsafe=True)
+        url = migrated.postgresql(cluster())
         environment |= {"OANIM_DATABASE_URL": url, "OANIM_POSTGRESQL_UNSAFE": "1"}
     with selling(environment) as shop:
         yield shop

@@ -35,6 +35,7 @@ from openanimate.metering.v1.generate_service_pb2_grpc import GenerateServiceStu
 from openanimate.metering.v1.pricing_service_pb2_grpc import PricingServiceStub
 from openanimate.metering.v1.render_service_pb2_grpc import RenderServiceStub
 from openanimate.metering.v1.wallet_service_pb2_grpc import WalletServiceStub
+from tests import migrated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -187,6 +188,9 @@ class RunningServer(Endpoint):
 def running(environment: Mapping[str, str]) -> Iterator[RunningServer]:
     """A server with these settings, on free ports, until the block ends; then it is drained."""
     settings = Settings.from_environment({"OANIM_PORT": "0", "OANIM_HTTP_PORT": "0", **environment})
+    if settings.database_url is None and not settings.database_file.exists():
+        settings.database_file.parent.mkdir(parents=True, exist_ok=True)
+        migrated.sqlite(settings.database_file)  # which would take two thirds of its start
     loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="server", daemon=True)
     thread.start()

@@ -14,10 +14,8 @@ from oanim_server.sandbox import StripeSandbox
 from tests.checkout.house import House, Shop, Till
 from tests.ledger.conftest import (  # noqa: F401 - fixtures
     open_database,
-    postgresql_template,
     postgresql_url,
     sqlite_path,
-    sqlite_template,
 )
 
 if TYPE_CHECKING:

@@ -5,19 +5,15 @@ from __future__ import annotations
 from tests.ledger.conftest import (
     ledger,
     open_database,
-    postgresql_template,
     postgresql_url,
     sqlite_ledger,
     sqlite_path,
-    sqlite_template,
 )
 
 __all__ = [
     "ledger",
     "open_database",
-    "postgresql_template",
     "postgresql_url",
     "sqlite_ledger",
     "sqlite_path",
-    "sqlite_template",
 ]

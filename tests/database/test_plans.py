@@ -12,12 +12,12 @@ from sqlalchemy import LargeBinary, Text, event, text
 
 from oanim_server.database.columns import Asked
 from oanim_server.database.engine import Database, driver_of
-from oanim_server.database.migrate import migrate
 from oanim_server.database.tables import metadata
 from oanim_server.database.tables.schema import is_sqlites
 from oanim_server.generation import rows as generations
 from oanim_server.ledger.values import State
 from oanim_server.rendering import rows as renders
+from tests import migrated
 from tests.ledger.driving import START
 
 if TYPE_CHECKING:
@@ -196,8 +196,7 @@ def test_no_hot_statement_and_no_page_reads_a_whole_table(large: Database) -> No
 
 def test_on_a_young_postgresql_hot_statements_look_by_keys_too(postgresql_cluster: Cluster) -> None:
     """Their plans are made while tables are small and unknown, and are kept when they have grown."""
-    database = Database.open_postgresql(postgresql_cluster.create_database(), unsafe=True)
-    migrate(database)
+    database = Database.open_postgresql(migrated.postgresql(postgresql_cluster), unsafe=True)
     with database.writing() as connection:
         plans = {
             (name, many): plan_of(connection, ask)

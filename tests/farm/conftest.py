@@ -13,7 +13,7 @@ import pytest
 
 from tests.farm.scene import Scene
 from tests.farm.working import Working, remove
-from tests.ledger.conftest import postgresql_template, postgresql_url  # noqa: F401 - fixtures
+from tests.ledger.conftest import postgresql_url  # noqa: F401 - fixtures
 from tests.sdk.scripted import ScriptedServer
 
 if TYPE_CHECKING:

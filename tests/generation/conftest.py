@@ -15,10 +15,8 @@ from oanim_server.database.engine import Database
 from tests.generation.house import Fal, House
 from tests.ledger.conftest import (  # noqa: F401 - fixtures
     open_database,
-    postgresql_template,
     postgresql_url,
     sqlite_path,
-    sqlite_template,
 )
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ import pytest
 from sqlalchemy import Integer, insert, make_url, text
 
 from oanim_server.database.engine import Database
-from oanim_server.database.migrate import migrate
 from oanim_server.database.tables import generations, marks
 from oanim_server.ledger.operations import OpenWallet
 from oanim_server.ledger.refusals import (
@@ -30,6 +29,7 @@ from oanim_server.ledger.refusals import (
     Refusal,
 )
 from oanim_server.ledger.values import SERVER, Line, Outcome, WalletFacts
+from tests import migrated
 from tests.ledger.driving import Driven, Recording, batch, in_threads, open_account
 from tests.ledger.losing import Proxy, never_sent, not_answered, sent_late
 from tests.postgresql import Cluster
@@ -56,11 +56,7 @@ def crashing_cluster() -> Iterator[Cluster]:
 @pytest.fixture
 def crashing_url(crashing_cluster: Cluster) -> str:
     """A migrated database there."""
-    url = crashing_cluster.create_database()
-    database = Database.open_postgresql(url)
-    migrate(database)
-    database.close()
-    return url
+    return migrated.postgresql(crashing_cluster)
 
 
 @pytest.fixture

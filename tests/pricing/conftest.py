@@ -9,10 +9,8 @@ import pytest
 from oanim_server.database.engine import Database
 from tests.ledger.conftest import (  # noqa: F401 - fixtures
     open_database,
-    postgresql_template,
     postgresql_url,
     sqlite_path,
-    sqlite_template,
 )
 from tests.pricing.shop import Shop
 

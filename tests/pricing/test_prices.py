@@ -16,12 +16,12 @@ from oanim_server.pricing import rules, versions
 from oanim_server.pricing.prices import Prices
 from oanim_server.pricing.refusals import UnknownModel
 from oanim_server.pricing.values import PriceTable, Version
+from tests import migrated
 from tests.ledger.driving import START, open_account
 from tests.pricing.shop import IMAGE, PUBLISHED, UNLISTED, Shop, costing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from oanim_models.catalogue import Price
 
@@ -201,11 +201,10 @@ def test_an_input_that_says_nothing_costs_the_published_price(price: Price, publ
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[Shop]:
+def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """The published table, for tests that only ask."""
     path = tmp_path_factory.mktemp("published") / "ledger.db"
-    path.write_bytes(sqlite_template.read_bytes())
-    one = Shop(Database.open_sqlite(path))
+    one = Shop(Database.open_sqlite(migrated.sqlite(path)))
     one.do(one.prices.publish_file(PUBLISHED))
     yield one
     one.close()

@@ -8,10 +8,8 @@ import pytest
 
 from tests.ledger.conftest import (  # noqa: F401 - fixtures
     open_database,
-    postgresql_template,
     postgresql_url,
     sqlite_path,
-    sqlite_template,
 )
 from tests.rendering.house import House
 

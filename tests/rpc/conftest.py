@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from oanim_server.database.engine import Database
-from oanim_server.database.migrate import migrate
+from tests import migrated
 from tests.selling import RunningShop, selling_on
 from tests.server import Calls, RunningServer, running
 
@@ -26,10 +25,7 @@ MANY_SIGN_UPS = {"OANIM_FREE_CREDITS_DAILY_CAP_USD": "100000"}
 @contextmanager
 def postgresql_settings(cluster: Cluster) -> Iterator[dict[str, str]]:
     """The settings of a server on a migrated PostgreSQL database, until the block ends."""
-    url = cluster.create_database()
-    database = Database.open_postgresql(url, unsafe=True)
-    migrate(database)
-    database.close()
+    url = migrated.postgresql(cluster)
     yield {"OANIM_DATABASE_URL": url, "OANIM_POSTGRESQL_UNSAFE": "1", **MANY_SIGN_UPS}
     cluster.drop_database(url)
 

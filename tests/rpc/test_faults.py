@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from oanim_server.database.engine import Database
-from oanim_server.database.migrate import migrate
 from oanim_server.logs import FLUSH_SECONDS, CallLog
 from oanim_server.rpc.edge import CALLS_A_COLLECTION
 from openanimate.metering.v1 import wallet_service_pb2 as wallet
-from tests import loopback
+from tests import loopback, migrated
 from tests.ledger.losing import Proxy
 from tests.postgresql import Cluster
 from tests.server import Calls, Refused, new_key, running, spawned
@@ -130,8 +128,7 @@ def test_a_database_that_goes_away_is_said_to_be_away_and_comes_back(tmp_path: P
     cluster = Cluster({})
     try:
         cluster.start()
-        environment = {"OANIM_DATA": str(tmp_path), "OANIM_DATABASE_URL": cluster.create_database()}
-        migrate_with(environment)
+        environment = {"OANIM_DATA": str(tmp_path), "OANIM_DATABASE_URL": migrated.postgresql(cluster)}
         with running(environment) as server:
             calls = Calls(server.channel, server.sign_up())
             cluster.stop("immediate")
@@ -150,13 +147,12 @@ def test_a_database_that_goes_away_is_said_to_be_away_and_comes_back(tmp_path: P
 def test_a_database_that_hangs_does_not_keep_a_server_from_stopping(
     postgresql_cluster: Cluster, tmp_path: Path
 ) -> None:
-    proxy = Proxy(postgresql_cluster.create_database())
+    proxy = Proxy(migrated.postgresql(postgresql_cluster))
     environment = {
         "OANIM_DATA": str(tmp_path),
         "OANIM_DATABASE_URL": proxy.url,
         "OANIM_POSTGRESQL_UNSAFE": "1",
     }
-    migrate_with(environment, unsafe=True)
     with spawned(environment, tmp_path / "log") as server:
         calls = Calls(server.channel, server.sign_up())
         fresh = server.sign_up()
@@ -192,12 +188,6 @@ def once_it_is_back(calls: Calls, request: wallet.ReserveRequest) -> wallet.Rese
             refused = Refused.of(error)
             assert (refused.reason, time.monotonic() < until) == ("DATABASE_AWAY", True)
             time.sleep(0.2)  # a caller's pause; what it waits for is another process
-
-
-def migrate_with(environment: dict[str, str], *, unsafe: bool = False) -> None:
-    database = Database.open_postgresql(environment["OANIM_DATABASE_URL"], unsafe=unsafe)
-    migrate(database)
-    database.close()
 
 
 def test_a_refused_call_leaves_no_ring_of_objects_for_the_collector(tmp_path: Path) -> None:

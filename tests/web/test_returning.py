@@ -17,9 +17,9 @@ from oanim_server.checkout.values import Purchase, State
 from oanim_server.ledger import ids
 from oanim_server.web.returning import returning
 from openanimate.metering.v1 import checkout_service_pb2 as checkout
-from tests import loopback
+from tests import loopback, migrated
 from tests.postgresql import Cluster
-from tests.selling import FIFTY, migrated, now, selling, session_of
+from tests.selling import FIFTY, now, selling, session_of
 from tests.server import Calls, new_key
 
 if TYPE_CHECKING:
@@ -155,8 +155,7 @@ def test_while_the_database_is_away_the_page_says_that_nothing_is_lost(tmp_path:
     cluster = Cluster({})
     try:
         cluster.start()
-        url = cluster.create_database()
-        migrated(url)
+        url = migrated.postgresql(cluster)
         with selling({"OANIM_DATA": str(tmp_path), "OANIM_DATABASE_URL": url}) as shop:
             calls = Calls(shop.server.channel, shop.server.sign_up())
             begun = shop.begin(calls)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from oanim_server.web.webhook import MAX_BYTES, PATH
-from tests import loopback
+from tests import loopback, migrated
 from tests.postgresql import Cluster
 from tests.selling import (
     FIFTY_FIVE,
@@ -21,7 +21,6 @@ from tests.selling import (
     SECRETS,
     Shop,
     environment_of,
-    migrated,
     now,
     selling,
     session_of,
@@ -398,8 +397,7 @@ def test_an_event_is_taken_after_the_commit_alone_and_again_when_it_was_not(
     cluster = Cluster({})
     try:
         cluster.start()
-        url = cluster.create_database()
-        migrated(url)
+        url = migrated.postgresql(cluster)
         with selling({"OANIM_DATA": str(tmp_path), "OANIM_DATABASE_URL": url}) as shop:
             calls = Calls(shop.server.channel, shop.server.sign_up())
             shop.stripe.tell("delivering", paused=True)
