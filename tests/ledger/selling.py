@@ -107,6 +107,13 @@ class Facts:
         return Targets(by_refunds - promotions, promotions, reversed_micros - by_refunds)
 
 
+_LOAD = text("SELECT facts, credit FROM sold WHERE wallet_id = :w AND purchase_id = :p")
+_WRITE = text(
+    "INSERT INTO sold (wallet_id, purchase_id, facts, credit) VALUES (:w, :p, :facts, :credit)"
+    " ON CONFLICT (wallet_id, purchase_id) DO UPDATE SET facts = excluded.facts, credit = excluded.credit"
+)
+
+
 class Word:
     """One event of one purchase, as a companion."""
 
@@ -118,8 +125,7 @@ class Word:
         self._credit = 0
 
     def load(self, connection: Connection, now: int) -> None:
-        query = text("SELECT facts, credit FROM sold WHERE wallet_id = :w AND purchase_id = :p")
-        found = connection.execute(query, {"w": self.wallet_id, "p": self.purchase.purchase_id}).one_or_none()
+        found = connection.execute(_LOAD, {"w": self.wallet_id, "p": self.purchase.purchase_id}).one_or_none()
         self._facts, self._credit = Facts(), 0
         if found is not None:
             self._facts, self._credit = Facts(**json.loads(found.facts)), found.credit
@@ -138,18 +144,13 @@ class Word:
         self._credit = credit
 
     def write(self, connection: Connection, outcome: Outcome) -> None:
-        upsert = (
-            "INSERT INTO sold (wallet_id, purchase_id, facts, credit) VALUES (:w, :p, :facts, :credit)"
-            " ON CONFLICT (wallet_id, purchase_id) DO UPDATE"
-            " SET facts = excluded.facts, credit = excluded.credit"
-        )
         row = {
             "w": self.wallet_id,
             "p": self.purchase.purchase_id,
             "facts": json.dumps(vars(self._facts)),
             "credit": self._credit,
         }
-        connection.execute(text(upsert), row)
+        connection.execute(_WRITE, row)
 
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import case, delete, func, insert, or_, select, update
+from sqlalchemy import bindparam, case, delete, func, insert, or_, select, update
 
 from oanim_server.database.engine import driver_of
 from oanim_server.database.places import at_seq
@@ -39,6 +39,17 @@ _ENDED_BY_A_CAPTURE = (State.COMMITTED, State.SETTLED_LATE)
 _R = reservations.c
 _I = usage_items.c
 
+# Made once: to make a statement takes longer than to run it.
+_C = purchase_credits.c
+_OF_WALLET = _C.wallet_id == bindparam("in_wallet")
+_CREDIT = select(purchase_credits).where(_OF_WALLET, _C.number == bindparam("of_number"))
+_CREDIT_OF = select(purchase_credits).where(
+    _OF_WALLET, or_(_C.paid_lot == bindparam("of_lot"), _C.bonus_lot == bindparam("of_lot"))
+)
+_UPDATE_CREDIT = update(purchase_credits).where(_OF_WALLET, _C.number == bindparam("of_number"))
+_INSERT_CREDIT = insert(purchase_credits)
+_LOT = select(lots).where(lots.c.wallet_id == bindparam("in_wallet"), lots.c.lot == bindparam("of_lot"))
+
 
 class Cold:
     """Fetches for the working set, and writes what it changed, in one database transaction."""
@@ -59,22 +70,18 @@ class Cold:
 
     def credit(self, wallet_id: int, number: int) -> Credit:
         """What a purchase credited."""
-        c = purchase_credits.c
-        query = select(purchase_credits).where(c.wallet_id == wallet_id, c.number == number)
-        return Credit(*self._connection.execute(query).one())
+        given = {"in_wallet": wallet_id, "of_number": number}
+        return Credit(*self._connection.execute(_CREDIT, given).one())
 
     def credit_of(self, wallet_id: int, lot: int) -> Credit:
         """What the purchase of a lot credited."""
-        c = purchase_credits.c
-        query = select(purchase_credits).where(
-            c.wallet_id == wallet_id, or_(c.paid_lot == lot, c.bonus_lot == lot)
-        )
-        return Credit(*self._connection.execute(query).one())
+        given = {"in_wallet": wallet_id, "of_lot": lot}
+        return Credit(*self._connection.execute(_CREDIT_OF, given).one())
 
     def lot(self, wallet_id: int, number: int) -> Lot:
         """A lot that has closed, and so was not loaded."""
-        query = select(lots).where(lots.c.wallet_id == wallet_id, lots.c.lot == number)
-        return rows.lot_of(self._connection.execute(query).one()[1:])
+        given = {"in_wallet": wallet_id, "of_lot": number}
+        return rows.lot_of(self._connection.execute(_LOT, given).one()[1:])
 
     def limits(self, wallet_ids: Collection[int]) -> dict[int, list[Limit]]:
         """The limits of wallets: the account's first, then by key, the shortest period first."""
@@ -138,15 +145,11 @@ class Cold:
 
     def write_credits(self, new: Iterable[Credit], changed: Iterable[Credit]) -> None:
         """Write what purchases credited, and what was taken back."""
-        c = purchase_credits.c
         for credit in new:
-            self._connection.execute(insert(purchase_credits).values(_credit_row(credit)))
+            self._connection.execute(_INSERT_CREDIT, _credit_row(credit))
         for credit in changed:
-            self._connection.execute(
-                update(purchase_credits)
-                .where(c.wallet_id == credit.wallet_id, c.number == credit.number)
-                .values(_credit_row(credit))
-            )
+            given = {"in_wallet": credit.wallet_id, "of_number": credit.number}
+            self._connection.execute(_UPDATE_CREDIT, {**_credit_row(credit), **given})
 
     def write_notes(self, new: Mapping[tuple[int, int], Note]) -> None:
         """Write who did it, and why."""
