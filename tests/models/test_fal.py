@@ -5,8 +5,10 @@ import json
 import logging
 import socket
 import ssl
+import sys
 import threading
 from contextlib import ExitStack, contextmanager
+from importlib.abc import MetaPathFinder
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
@@ -79,6 +81,23 @@ def test_the_authorities_are_read_once_a_process(monkeypatch: pytest.MonkeyPatch
     ours = trusted(trust_env=True)
     assert read == [ours]
     assert (ours.verify_mode, ours.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
+def test_a_request_looks_for_no_module(sandbox: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search that finds nothing is made again by the next one, through all of sys.path."""
+    searched: list[str] = []
+
+    class Noted(MetaPathFinder):
+        def find_spec(self, fullname: str, *_of: object) -> None:
+            searched.append(fullname)
+
+    async def use(queue: FalQueue) -> None:
+        await queue.submit(ENDPOINT, body("first"))
+        monkeypatch.setattr(sys, "meta_path", [Noted(), *sys.meta_path])
+        await queue.submit(ENDPOINT, body("second"))
+
+    with_queue(str(sandbox.base_url), use)
+    assert searched == []
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://127.0.0.1:99999"])
