@@ -278,7 +278,7 @@ def test_a_full_queue_refuses_work_at_once_and_still_takes_commits_and_releases(
     async def fill() -> list[asyncio.Future[Outcome]]:
         waiting = await queued(ledger, [ledger.reserve(wallet_id, 1) for _ in range(20)])
         with pytest.raises(Overloaded):
-            ledger.ledger.submit(ledger.reserve(wallet_id, 1))  # before there is anything to wait for
+            ledger.ledger.submit(ledger.reserve(wallet_id, 1)).send(None)  # before it waits for anything
         waiting += await queued(ledger, ending)
         assert ledger.ledger.queued == 40
         with pytest.raises(Overloaded):
