@@ -3,16 +3,19 @@ from __future__ import annotations
 import inspect
 import re
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import PrimaryKeyConstraint, Table, UniqueConstraint, text
 from sqlalchemy.exc import IntegrityError
 
 from oanim_server.database import postgresql, sqlite
 from oanim_server.database.columns import WALLET_COLUMNS
 from oanim_server.database.engine import Database, Statements
-from oanim_server.database.migrate import is_current, migrate
+from oanim_server.database.migrate import MIGRATIONS, head, is_current, migrate
 from oanim_server.database.tables import metadata
 from oanim_server.database.tables.schema import is_sqlites
 from oanim_server.ledger.rows import wallet_of, wallet_row
@@ -20,7 +23,6 @@ from oanim_server.ledger.values import Lot, Origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from sqlalchemy import Connection
 
@@ -130,6 +132,15 @@ def test_a_migrated_database_is_current_and_migrating_it_again_changes_nothing(
     migrate(database)
     assert schema(database) == before
     database.close()
+
+
+def test_the_present_revision_is_the_last_of_the_migrations() -> None:
+    """And each is named by its number, so that this needs no alembic to find."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    scripts = ScriptDirectory.from_config(config)
+    assert scripts.get_heads() == [head()]
+    assert all(Path(found.path).name.startswith(f"{found.revision}_") for found in scripts.walk_revisions())
 
 
 LINK = {"sqlite": "x''", "postgresql": "''"}

@@ -190,6 +190,24 @@ def test_a_database_may_be_in_any_folder(tmp_path: Path, folder: str) -> None:
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [folder]
 
 
+def test_what_is_closed_is_one_file_and_all_is_in_it(tmp_path: Path) -> None:
+    """Also where a reader, which may not move the WAL, had it open last."""
+    path = tmp_path / "ledger.db"
+    database = Database.open_sqlite(path)
+    migrate(database)
+    assert database.read_now(names) == []
+    mark(database, "a")
+    assert database.read_now(names) == ["a"]
+    database.close()
+    assert {entry.name for entry in tmp_path.iterdir()} == {"ledger.db", "ledger.db.lock"}
+    copy = tmp_path / "copied" / "ledger.db"
+    copy.parent.mkdir()
+    copy.write_bytes(path.read_bytes())
+    copied = Database.open_sqlite(copy)
+    assert copied.read_now(names) == ["a"]
+    copied.close()
+
+
 def test_an_idle_writer_moves_the_wal_into_the_database(
     sqlite_ledger: Driven, sqlite_path: Path, tmp_path: Path
 ) -> None:

@@ -278,7 +278,7 @@ class Database:
                 end.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Let go of the connections and of the lock."""
+        """Let go of the connections and of the lock. What SQLite's WAL has is then in the file itself."""
         reading = threading.Thread(target=self._stop_reading)
         reading.start()
         reading.join(CLOSE_SECONDS)
@@ -286,6 +286,11 @@ class Database:
             self.cut()
             reading.join()
         self._reading.dispose()
+        if self._lock is not None:
+            # The last connection to close moves the WAL, but not one that may only read, as the readers' may.
+            # Somebody will copy this one file. What fails here is done when the file is opened next.
+            with suppress(DBAPIError), self._writing.connect():
+                pass
         self._writing.dispose()
         if self._lock is not None:
             os.close(self._lock)
