@@ -100,5 +100,6 @@ $(STAMP): requirements.txt pyproject.toml
 	@sed -n '/^uv==/,/[^\]$$/p' requirements.txt > $(VENV)/uv.txt
 	@$(PIP) --require-hashes -r $(VENV)/uv.txt
 	@$(UV) --compile-bytecode --require-hashes -r requirements.txt && $(UV) $(OURS) \
-		|| { $(PIP) --require-hashes -r requirements.txt && $(PIP) $(OURS); }
+		|| { echo "uv could not; pip does it, which takes longer" >&2; \
+			$(PIP) --require-hashes -r requirements.txt && $(PIP) $(OURS); }
 	@touch $@

@@ -148,15 +148,24 @@ def groups_of(ledger: Driven) -> Iterator[list[int]]:
     groups[:] = [operations for operations in groups if operations > 1]
 
 
-# How long there has to be no call: for ever, or not at all.
-NEVER, AT_ONCE = 1e9, 0.0
+class Later:
+    """The committer's clocks, that run ahead as far as a test says."""
+
+    ahead_seconds = 0.0
+    perf_counter = staticmethod(time.perf_counter)
+    sleep = staticmethod(time.sleep)
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead_seconds
 
 
 def test_messages_have_larger_groups_while_nobody_calls(
     small: Driven, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four times as large, once no call has come for a while; one that comes ends that."""
-    monkeypatch.setattr(module, "QUIET_SECONDS", NEVER)
+    """Four times as large, once no call has come for a while; one that comes ends that at once."""
+    clock = Later()
+    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(module, "QUIET_SECONDS", 60.0)  # longer than a busy machine stands still
     wallet_id = small.open_wallet(1_000)
 
     async def ask() -> list[Any]:
@@ -170,11 +179,10 @@ def test_messages_have_larger_groups_while_nobody_calls(
             assert {type(answer) for answer in asyncio.run(ask())} == {Outcome}
         return groups
 
-    small.run(small.reserve(wallet_id, 1))
     assert asked() == [10] * 8
-    monkeypatch.setattr(module, "QUIET_SECONDS", AT_ONCE)
+    clock.ahead_seconds = 60.0
     assert asked() == [40, 40]
-    monkeypatch.setattr(module, "QUIET_SECONDS", NEVER)
+    small.run(small.reserve(wallet_id, 1))
     assert asked() == [10] * 8
     assert small.problems() == []
 
@@ -183,7 +191,7 @@ def test_the_collector_rests_while_a_larger_group_is_run(
     small: Driven, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fault in it wakes the collector, too."""
-    monkeypatch.setattr(module, "QUIET_SECONDS", AT_ONCE)
+    monkeypatch.setattr(module, "QUIET_SECONDS", 0.0)
     wallet_id = small.open_wallet(1_000)
     rests: list[bool] = []
 
@@ -236,7 +244,7 @@ def test_a_group_dies_by_its_count_also_with_a_refusal_in_it(ledger: Driven) -> 
 def test_calls_that_have_waited_for_long_are_no_larger_groups(
     small: Driven, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "QUIET_SECONDS", AT_ONCE)
+    monkeypatch.setattr(module, "QUIET_SECONDS", 0.0)
     wallet_id = small.open_wallet(1_000)
 
     async def ask() -> None:
@@ -277,8 +285,10 @@ def test_a_full_queue_refuses_work_at_once_and_still_takes_commits_and_releases(
 
     async def fill() -> list[asyncio.Future[Outcome]]:
         waiting = await queued(ledger, [ledger.reserve(wallet_id, 1) for _ in range(20)])
+        began = time.perf_counter()
         with pytest.raises(Overloaded):
             ledger.ledger.submit(ledger.reserve(wallet_id, 1)).send(None)  # before it waits for anything
+        assert time.perf_counter() - began < 0.05
         waiting += await queued(ledger, ending)
         assert ledger.ledger.queued == 40
         with pytest.raises(Overloaded):

@@ -73,6 +73,9 @@ def test_a_server_that_is_asked_to_stop_says_so_and_exits_0(tmp_path: Path) -> N
             next(watch)
         assert Refused.of(caught.value) == Refused(grpc.StatusCode.UNAVAILABLE, "DRAINING")
     assert not (tmp_path / "oanim.sock").exists()
+    assert {path.name for path in tmp_path.glob("oanim.db*")} == {"oanim.db", "oanim.db.lock"}, (
+        "all is in one"
+    )
     assert [entry["message"] for entry in server.entries() if entry["logger"] == "oanim_server.app"] == [
         "serving",
         "stopping",

@@ -286,7 +286,7 @@ def test_an_overloaded_operation_is_given_up_when_its_time_does_not_suffice(
     (error,) = driver.operate("meter", reserves(1), timeout_s=10.0)
     assert isinstance(error, errors.Overloaded)
     assert (error.retry_after_s, error.outcome_unknown) == (20.0, False)
-    assert time.monotonic() - began < 10.0
+    assert time.monotonic() - began < 3.0
 
 
 def test_a_commit_waits_for_its_overloaded_reserve(server: ScriptedServer, end: MeterEnd) -> None:

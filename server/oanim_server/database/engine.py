@@ -286,13 +286,12 @@ class Database:
             self.cut()
             reading.join()
         self._reading.dispose()
+        self._writing.dispose()
         if self._lock is not None:
             # The last connection to close moves the WAL, but not one that may only read, as the readers' may.
             # Somebody will copy this one file. What fails here is done when the file is opened next.
             with suppress(DBAPIError), self._writing.connect():
                 pass
-        self._writing.dispose()
-        if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 

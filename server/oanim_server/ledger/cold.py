@@ -39,7 +39,7 @@ _ENDED_BY_A_CAPTURE = (State.COMMITTED, State.SETTLED_LATE)
 _R = reservations.c
 _I = usage_items.c
 
-# Made once: to make a statement takes longer than to run it.
+# Made once: to make one at each use takes as long as to run it.
 _C = purchase_credits.c
 _OF_WALLET = _C.wallet_id == bindparam("in_wallet")
 _CREDIT = select(purchase_credits).where(_OF_WALLET, _C.number == bindparam("of_number"))
