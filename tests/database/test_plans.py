@@ -51,6 +51,7 @@ FILLED = {
         "expires_at": "n",
         "reserved_micros": "1",
         "last_seq": "n",
+        "pinned": "'[null,[],[]]'",
     },
     "transactions": {
         "wallet_id": WALLET,

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import hashlib
 import inspect
 import re
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import PrimaryKeyConstraint, Table, UniqueConstraint, text
+from sqlalchemy import PrimaryKeyConstraint, Table, Text, UniqueConstraint, text
 from sqlalchemy.exc import IntegrityError
 
 from oanim_server.database import postgresql, sqlite
@@ -18,8 +20,9 @@ from oanim_server.database.engine import Database, Statements
 from oanim_server.database.migrate import MIGRATIONS, head, is_current, migrate
 from oanim_server.database.tables import metadata
 from oanim_server.database.tables.schema import is_sqlites
-from oanim_server.ledger.rows import wallet_of, wallet_row
-from oanim_server.ledger.values import Lot, Origin
+from oanim_server.ledger.journal import compact, pinned, seal_of_hold
+from oanim_server.ledger.rows import reservation_of, wallet_of, wallet_row
+from oanim_server.ledger.values import Line, Lot, Origin, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +74,9 @@ QUERIES = {
            WHERE name NOT LIKE '%alembic%' ORDER BY 1, 2"""
     ],
     "postgresql": [
-        """SELECT table_name, column_name, ordinal_position, data_type, is_nullable, column_default,
+        # In their order: what was dropped keeps its number.
+        """SELECT table_name, column_name, rank() OVER (PARTITION BY table_name ORDER BY ordinal_position),
+             data_type, is_nullable, column_default,
              character_maximum_length, numeric_precision, is_identity, is_generated
            FROM information_schema.columns
            WHERE table_schema = 'public' AND table_name NOT LIKE 'alembic%' ORDER BY 1, 3""",
@@ -206,6 +211,70 @@ def test_open_lots_are_moved_by_the_migration_and_closed_ones_stay(empty: Callab
         Lot(3, Origin.PURCHASE, 10**12, 5, 1, 3, 10**15, 1),
     ]
     assert wallet_row(found)[-1] == wallets[4].open_lots
+    database.close()
+
+
+# What JSON escapes and what it does not, and names whose order depends on a collation.
+NASTY = "".join(map(chr, range(1, 33))) + "\\\"/\x7f\u2028\ud7ff\ufeff\U0001f3ac'"
+LABELED = {"b": "1", "B": "2", "é": "3", "_": NASTY, NASTY: ""}
+PINNED = [
+    (None, (), {}),
+    (Line(7, "m", "image", "fal", "image", 10, 3, 5), (), {}),
+    (Line(1, NASTY, NASTY, NASTY, NASTY, 10**12, 10**9, 0), (Scope(NASTY, None), Scope("b", 0)), LABELED),
+    (None, (Scope("run", 10**12),), {"project": "x"}),
+]
+
+
+def test_what_is_pinned_is_by_the_migration_as_it_was_sealed(empty: Callable[[], Database]) -> None:
+    database = empty()
+    migrate(database, "0007")
+    link = LINK[database.dialect]
+    places = ", ''" if database.dialect == "sqlite" else ""
+    with database.writing() as connection:
+        connection.execute(text("INSERT INTO accounts VALUES (7, 1, 'a', '', 1, 'k', '', 0)"))
+        connection.execute(
+            text(f"INSERT INTO wallets VALUES (7, 0, 0, 0, 9, 1, {link}, 0, NULL, 0, 0, '[]'{places})")
+        )
+        held = text(
+            "INSERT INTO reservations VALUES (7, :n, 2, 3, 'key', 4, 1, 0, 1, 5, '[]', NULL, 6, 8, 9,"
+            " :version, :model, :category, :provider, :unit, :price, :base, :quoted, :scopes, :labels, 2)"
+        )
+        for number, (line, scopes, labels) in enumerate(PINNED, 1):
+            said = dict(
+                zip(
+                    ("version", "model", "category", "provider", "unit", "price", "base", "quoted"),
+                    line or (0, "", "", "", "", 0, 0, 0),
+                    strict=True,
+                )
+            )
+            stored = {
+                "n": number,
+                "scopes": compact([list(scope) for scope in scopes]),
+                "labels": compact(labels),
+            }
+            connection.execute(held, said | stored)
+        # A job's hold is referred to: it stays the row that it was.
+        filled = {
+            c.name: "'x'" if isinstance(c.type, Text) else "1" for c in metadata.tables["generations"].c
+        }
+        filled["wallet_id"] = "7"
+        connection.execute(
+            text(f"INSERT INTO generations ({', '.join(filled)}) VALUES ({', '.join(filled.values())})")
+        )
+    migrate(database)
+    with database.writing() as connection:
+        found = connection.execute(text("SELECT * FROM reservations ORDER BY number")).all()
+        assert connection.execute(text("SELECT number FROM generations")).scalars().all() == [1]
+    for number, (row, (line, scopes, labels)) in enumerate(zip(found, PINNED, strict=True), 1):
+        read = reservation_of(row)
+        assert (read.number, read.api_key_id, read.captured_quantity, read.reported_quantity) == (
+            number, "key", 5, 2,
+        )  # fmt: skip
+        assert (read.line, read.scopes, read.labels) == (line, scopes, labels)
+        assert read.pinned == pinned(line, scopes, labels)
+        # As every version before this one sealed it.
+        sealed = [3, "key", line and list(line), [list(scope) for scope in scopes], sorted(labels.items())]
+        assert seal_of_hold(3, "key", read.pinned) == hashlib.sha256(orjson.dumps(sealed)).digest()
     database.close()
 
 

@@ -138,6 +138,11 @@ def of_lots(former: str, forged: str) -> str:
     return f"UPDATE wallets SET open_lots = replace(open_lots, '{former}', '{forged}') WHERE 1 = 1"
 
 
+def of_pinned(former: str, forged: str) -> str:
+    """The statement that changes what is pinned to reservations of number 3, where it is so."""
+    return f"UPDATE reservations SET pinned = replace(pinned, '{former}', '{forged}') WHERE number = 3"
+
+
 def unchecked(ledger: Driven) -> None:
     """Take PostgreSQL's check of open lots away, as a superuser can; SQLite has none."""
     if ledger.database.dialect == "postgresql":

@@ -13,7 +13,7 @@ from oanim_server.ledger import audit_rows, journal
 from oanim_server.ledger.audit import AnchorError, audit
 from oanim_server.ledger.ids import account_text
 from oanim_server.ledger.values import DAY, SECOND, Line, Scope
-from tests.ledger.driving import START, batch, of_lots, unchecked
+from tests.ledger.driving import START, batch, of_lots, of_pinned, unchecked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -180,10 +180,11 @@ KNOWN_TO_THE_JOURNAL = {
     "when a lot came in": of_lots(",960,0,0,null,", ",960,0,0,null,1"),
     "whose hold it is": "UPDATE reservations SET opener = 0 WHERE number = 3",
     "which key opened it": "UPDATE reservations SET api_key_id = 'other' WHERE number = 3",
-    "at which price": "UPDATE reservations SET price_micros = price_micros - 1 WHERE number = 3",
-    "for which model": "UPDATE reservations SET model = 'other' WHERE number = 3",
-    "under which limits": "UPDATE reservations SET scopes = '[[\"run\",9]]' WHERE number = 3",
-    "for which project": 'UPDATE reservations SET labels = \'{"project":"x"}\' WHERE number = 3',
+    "at which price": of_pinned(",10,1,5]", ",9,1,5]"),
+    "for which model": of_pinned('"model"', '"other"'),
+    "under which limits": of_pinned('["run",1000]', '["run",9]'),
+    "for which project": of_pinned("],[]]", '],[["project","x"]]]'),
+    "how what is pinned is written": of_pinned(",[", ", ["),
     "when it was opened": "UPDATE reservations SET created_at = created_at - 1 WHERE number = 3",
     "when it ended": "UPDATE reservations SET ended_at = ended_at + 1 WHERE number = 8",
     "the time of the last row": "UPDATE wallets SET at = at - 1 WHERE 1 = 1",
@@ -234,9 +235,11 @@ def test_a_row_that_cannot_be_read_is_a_problem_like_any_other(ledger: Driven, c
         ("UPDATE reservations SET parts = '[[1]]' WHERE number = 3", "reservation 3 cannot be read"),
         ("UPDATE reservations SET parts = '7' WHERE number = 3", "reservation 3 cannot be read"),
         ('UPDATE reservations SET parts = \'[["a","b"]]\' WHERE number = 3', "reservation 3 cannot be read"),
-        ("UPDATE reservations SET scopes = 'x' WHERE number = 3", "reservation 3 cannot be read"),
-        ("UPDATE reservations SET scopes = '[[]]' WHERE number = 3", "reservation 3 cannot be read"),
-        ("UPDATE reservations SET labels = '[1]' WHERE number = 3", "reservation 3 cannot be read"),
+        ("UPDATE reservations SET pinned = 'x' WHERE number = 3", "reservation 3 cannot be read"),
+        ("UPDATE reservations SET pinned = '[null,[]]' WHERE number = 3", "reservation 3 cannot be read"),
+        (of_pinned(",10,1,5]", ",10,1]"), "reservation 3 cannot be read"),
+        (of_pinned('["run",1000]', "[]"), "reservation 3 cannot be read"),
+        (of_pinned("],[]]", "],[1]]"), "reservation 3 cannot be read"),
         ("UPDATE reservations SET created_at = 4611686018427387904 WHERE number = 3", "reservation 3"),
         (of_lots("[1,1,", "[1,9,"), "lot 1 cannot be read"),
         (of_lots(",960,", ",null,"), "its open lots cannot be read"),
@@ -271,7 +274,8 @@ WITHOUT_TEXT = {
     f"UPDATE wallets SET open_lots = {NO_TEXT} WHERE 1 = 1": "its open lots cannot be read",
     f"UPDATE wallets SET places = {NO_TEXT} WHERE 1 = 1": "its latest places",
     f"UPDATE reservations SET parts = {NO_TEXT} WHERE number = 3": "reservation 3 cannot be read",
-    f"UPDATE reservations SET model = {NO_TEXT} WHERE number = 3": "reservation 3: what never changes",
+    f"UPDATE reservations SET pinned = {NO_TEXT} WHERE number = 3": "reservation 3 cannot be read",
+    f"UPDATE reservations SET api_key_id = {NO_TEXT} WHERE number = 3": "reservation 3: what never changes",
     f"UPDATE spend_counters SET subject = {NO_TEXT} WHERE subject = 'run'": "scope '[\\\\xff] is no UTF-8",
     f"UPDATE usage_days SET model = {NO_TEXT} WHERE model = ''": "usage: ",
 }

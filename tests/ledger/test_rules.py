@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from oanim_server.ledger import rules
+from oanim_server.ledger import journal, rules
 from oanim_server.ledger.refusals import (
     AccountFrozen,
     AlreadyCommitted,
@@ -110,6 +110,7 @@ def a_reservation(
         line=line,
         scopes=scopes,
         labels={},
+        pinned=journal.pinned(line, scopes, {}),
     )
 
 

@@ -90,8 +90,6 @@ def large(open_database: Callable[[], Database]) -> Iterator[Database]:
         for name, filled in OF_RENDERS.items():
             driver_of(connection).execute(_filling(database.dialect, name, filled))
     with database.writing() as connection:
-        connection.execute(text("UPDATE reservations SET labels = '{}'"))
-    with database.writing() as connection:
         connection.execute(text("ANALYZE"))
     yield database
     database.close()

@@ -89,38 +89,24 @@ def link_of(former: bytes, fields: tuple[Any, ...]) -> bytes:
     return hashlib.sha256(former + orjson.dumps(values)).digest()
 
 
-def seal_of_reservation(reservation: Reservation) -> bytes:
-    """SHA-256 of what never changes of a reservation and stands in no column of the journal."""
-    return _seal_of(*_opened(reservation))
+def pinned(line: Line | None, scopes: tuple[Scope, ...], labels: dict[str, str]) -> str:
+    """What is pinned to a reservation, as JSON: the line, the scopes, the labels by their names."""
+    return _pinned(line, scopes, tuple(sorted(labels.items())) if labels else ())
 
 
-def seal_of_hold(reservation: Reservation) -> bytes:
-    """The same of one that is made now, remembered: what a key holds credits for is often as it was before.
+# Remembered: what a key holds credits for is often as it was before.
+@lru_cache(maxsize=4_096)
+def _pinned(line: Line | None, scopes: tuple[Scope, ...], labels: tuple[tuple[str, str], ...]) -> str:
+    return compact([line and list(line), [list(scope) for scope in scopes], labels])
 
-    What was read may have numbers of another kind, which are equal and have another seal.
+
+@lru_cache(maxsize=4_096)
+def seal_of_hold(opener: int, api_key_id: str, pinned: str) -> bytes:
+    """SHA-256 of what never changes of a reservation and stands in no column of the journal.
+
+    It is that of one JSON array: the opener, the key's id, and what is pinned.
     """
-    return _remembered_seal(*_opened(reservation))
-
-
-def _opened(
-    reservation: Reservation,
-) -> tuple[int, str, Line | None, tuple[Scope, ...], tuple[tuple[str, str], ...]]:
-    labels = tuple(sorted(reservation.labels.items())) if reservation.labels else ()
-    return reservation.opener, reservation.api_key_id, reservation.line, reservation.scopes, labels
-
-
-def _seal_of(
-    opener: int,
-    api_key_id: str,
-    line: Line | None,
-    scopes: tuple[Scope, ...],
-    labels: tuple[tuple[str, str], ...],
-) -> bytes:
-    opened = [opener, api_key_id, line and list(line), [list(scope) for scope in scopes], labels]
-    return hashlib.sha256(orjson.dumps(opened)).digest()
-
-
-_remembered_seal = lru_cache(maxsize=4_096)(_seal_of)
+    return hashlib.sha256(f"[{opener},{compact(api_key_id)},{pinned[1:]}".encode()).digest()
 
 
 def seal_of_item(item: UsageItem) -> bytes:

@@ -48,17 +48,18 @@ def hold(
     now = working.time(wallet)
     number = wallet.seq + 1
     expires_at = None if ttl is None else now + ttl
+    pinned = journal.pinned(line, scopes, labels)
     # By place: names would cost as much as all of the rest of it.
     reservation = Reservation(
         wallet.wallet_id, number, ACTIVE, opener, api_key_id, amount_micros, 0, 0, 0, 0,
-        held.parts, expires_at, now, None, 0, line, scopes, labels,
+        held.parts, expires_at, now, None, 0, line, scopes, labels, pinned,
     )  # fmt: skip
     working.reservations[wallet.wallet_id, number] = reservation
     working.new_reservations[wallet.wallet_id, number] = reservation
     moved = working.keep(wallet, held.parts)
     working.count(reservation, held_micros=amount_micros)
     working.due_at(wallet, reservation.expires_at)
-    seal = journal.seal_of_hold(reservation)
+    seal = journal.seal_of_hold(opener, api_key_id, pinned)
     return working.record(wallet, _RESERVE, now, attempt, reservation=reservation, lots=moved, seal=seal)
 
 

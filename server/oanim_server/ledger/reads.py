@@ -36,6 +36,7 @@ from oanim_server.ledger.values import (
     Counter,
     Kind,
     LimitFacts,
+    Line,
     Lot,
     ReservationFacts,
     State,
@@ -46,9 +47,9 @@ from oanim_server.ledger.windows import window_of
 from oanim_server.ledger.working import WorkingSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, Row
+    from sqlalchemy import ColumnElement, Connection
 
     from oanim_server.database.engine import Statements
 
@@ -204,7 +205,7 @@ class Reads:
             page,
             facts,
             sorted(open_lots, key=rules.draw_order),
-            {n: work.model for n, work in self._work_of(connection, wallet_id, page, ["model"]).items()},
+            {number: work.model for number, work in self._work_of(connection, wallet_id, page).items()},
             self._reasons(connection, wallet_id, page),
         )
 
@@ -245,8 +246,7 @@ class Reads:
         fetch = self._statements.fetch_charges
         charges = _read(connection, fetch, wallet_id, after, last, at_once=2 * limit)
         page = [journal.Row(*row) for row in islice(charges, limit)]
-        names = ("provider", "model", "category", "api_key_id", "labels")
-        work = self._work_of(connection, wallet_id, page, names)
+        work = self._work_of(connection, wallet_id, page)
         return [_charge(row, work[_number_of(row)]) for row in page]
 
     def uncollected(
@@ -258,7 +258,7 @@ class Reads:
             r.wallet_id,
             r.number,
             r.ended_at.label("at"),
-            r.model,
+            r.pinned.label("said"),
             r.uncollected_micros,
             literal(0).label("item"),
         ).where(r.uncollected_micros > 0)
@@ -274,11 +274,14 @@ class Reads:
         # The id of an event is the key of its row.
         c, event_id = page.c, func.coalesce(transactions.c.idem_key, "")
         query = (
-            select(c.wallet_id, c.number, c.at, c.model, c.uncollected_micros, event_id)
+            select(c.wallet_id, c.number, c.at, c.said, c.uncollected_micros, event_id, c.item)
             .outerjoin(transactions, at_seq(c.wallet_id, c.item))
             .order_by(*_newest_first(c))
         )
-        return [UncollectedRecord(*row) for row in connection.execute(query)]
+        return [
+            UncollectedRecord(wallet_id, number, at, said if item else _model_of(said), micros, event)
+            for wallet_id, number, at, said, micros, event, item in connection.execute(query)
+        ]
 
     # Pieces ---------------------------------------------------------------------------------------
 
@@ -366,18 +369,23 @@ class Reads:
         return [lot for lot in found.values() if lot.remaining_micros]
 
     def _work_of(
-        self, connection: Connection, wallet_id: int, page: Sequence[journal.Row], names: Sequence[str]
-    ) -> dict[int, Row[Any]]:
+        self, connection: Connection, wallet_id: int, page: Sequence[journal.Row]
+    ) -> dict[int, _Work]:
         """What is said of the reservations and usage items that rows name, by their numbers."""
-        found: dict[int, Row[Any]] = {}
-        for table, numbers in (
-            (reservations, {row.reservation for row in page if row.reservation}),
-            (usage_items, {row.seq for row in page if row.kind == Kind.USAGE}),
-        ):
-            if numbers:
-                query = select(table.c.number, *(table.c[name] for name in names))
-                query = query.where(table.c.wallet_id == wallet_id, table.c.number.in_(numbers))
-                found |= {row.number: row for row in connection.execute(query)}
+        found: dict[int, _Work] = {}
+        held = {row.reservation for row in page if row.reservation}
+        if held:
+            r = reservations.c
+            query = select(r.number, r.api_key_id, r.pinned).where(r.wallet_id == wallet_id)
+            for number, api_key_id, pinned in connection.execute(query.where(r.number.in_(held))):
+                line, _, labels = rows.pinned_of(pinned)
+                found[number] = _work(line, api_key_id, labels)
+        items = {row.seq for row in page if row.kind == Kind.USAGE}
+        if items:
+            query = select(usage_items).where(usage_items.c.wallet_id == wallet_id)
+            for row in connection.execute(query.where(usage_items.c.number.in_(items))):
+                item = rows.item_of(row)
+                found[item.number] = _work(item.line, item.api_key_id, item.labels)
         return found
 
     def _reasons(self, connection: Connection, wallet_id: int, page: Sequence[journal.Row]) -> dict[int, str]:
@@ -430,7 +438,29 @@ def _number_of(row: journal.Row) -> int:
     return row.seq if row.kind == Kind.USAGE else row.reservation
 
 
-def _charge(row: journal.Row, work: Row[Any]) -> ChargeRecord:
+class _Work(NamedTuple):
+    """What a charge was for; empty words where an amount was reserved."""
+
+    provider: str
+    model: str
+    category: str
+    api_key_id: str
+    project: str
+
+
+def _work(line: Line | None, api_key_id: str, labels: Mapping[str, str]) -> _Work:
+    project = labels.get("project", "")
+    if line is None:
+        return _Work("", "", "", api_key_id, project)
+    return _Work(line.provider, line.model, line.category, api_key_id, project)
+
+
+def _model_of(pinned: str) -> str:
+    line = rows.pinned_of(pinned).line
+    return line.model if line is not None else ""
+
+
+def _charge(row: journal.Row, work: _Work) -> ChargeRecord:
     return ChargeRecord(
         wallet_id=row.wallet_id,
         seq=row.seq,
@@ -442,6 +472,6 @@ def _charge(row: journal.Row, work: Row[Any]) -> ChargeRecord:
         quantity=row.quantity,
         reservation=row.reservation,
         api_key_id=work.api_key_id,
-        project=orjson.loads(work.labels).get("project", ""),
+        project=work.project,
         event_id=row.idem_key or "" if row.kind == Kind.USAGE else "",
     )

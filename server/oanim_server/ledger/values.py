@@ -280,6 +280,14 @@ class Line(NamedTuple):
         return charge_micros(self.price_micros, self.base_quantity, quantity)
 
 
+class Pinned(NamedTuple):
+    """What is said of a reservation when it is made: its price, what it counts under, its labels."""
+
+    line: Line | None
+    scopes: tuple[Scope, ...]
+    labels: dict[str, str]
+
+
 class UsageItem(NamedTuple):
     """Work that a service did without a hold, and who paid for it. `number` is the wallet_seq of its row."""
 
@@ -323,6 +331,8 @@ class Reservation:
     line: Line | None
     scopes: tuple[Scope, ...]
     labels: dict[str, str]
+    # These three as they are stored and sealed.
+    pinned: str
     # The greatest quantity that usage was reported with; above 0, it is charged by this counter alone.
     reported_quantity: int = 0
 

@@ -6,13 +6,13 @@ counts every frame whose report was answered.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, func, insert, literal_column, or_, select, update
 
 from oanim_server.database.places import at_seq
 from oanim_server.database.tables import renders, reservations, transactions
+from oanim_server.ledger.rows import pinned_of
 from oanim_server.ledger.values import WalletFacts
 from oanim_server.rendering.values import (
     Codec,
@@ -49,7 +49,7 @@ _COLUMNS = (
     *(column for column in renders.columns if column.name != "props_json"),
     reservations.c.reserved_micros,
     reservations.c.captured_micros,
-    reservations.c.labels,
+    reservations.c.pinned,
     transactions.c.balance_micros,
     transactions.c.held_micros,
     transactions.c.debt_micros,
@@ -318,7 +318,7 @@ def _render_of(row: Row[Any]) -> Render:
         bundle_id=row.bundle_id,
         video=Video(row.video_id, row.video_bytes, bytes(row.video_sha256)) if made else None,
         video_expires_at=row.video_expires_at,
-        labels=json.loads(row.labels),
+        labels=pinned_of(row.pinned).labels,
         revision=row.revision,
         wallet=WalletFacts(
             row.wallet_id, row.balance_micros, row.held_micros, row.debt_micros, row.seq, bool(row.frozen)

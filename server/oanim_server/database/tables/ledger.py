@@ -103,21 +103,11 @@ reservations = Table(
     Column("ended_at", Int64),
     # The wallet_seq of its latest journal row.
     Column("last_seq", Int64, nullable=False),
-    # The pinned price; version 0 and empty words where an amount was reserved.
-    Column("price_version", Int64, nullable=False),
-    Column("model", Text, nullable=False),
-    Column("category", Text, nullable=False),
-    Column("provider", Text, nullable=False),
-    Column("unit", Text, nullable=False),
-    Column("price_micros", Int64, nullable=False),
-    Column("base_quantity", Int64, nullable=False),
-    Column("quoted_quantity", Int64, nullable=False),
-    # JSON: pairs of a scope and its limit, or null.
-    Column("scopes", Text, nullable=False),
-    # JSON: an object of names and values.
-    Column("labels", Text, nullable=False),
     # The greatest quantity that usage was reported with.
     Column("reported_quantity", Int64, nullable=False, server_default=text("0")),
+    # JSON, as it was sealed: the priced line or null, pairs of a scope and its limit or null, pairs of a
+    # label's name and value. No query asks for a part of it, and one column costs less than ten.
+    Column("pinned", Text, nullable=False, server_default=text("'[null,[],[]]'")),
     PrimaryKeyConstraint("wallet_id", "number"),
     CheckConstraint("state BETWEEN 1 AND 5", "state"),
     CheckConstraint("0 <= captured_micros AND captured_micros <= reserved_micros", "captured"),
