@@ -38,8 +38,10 @@ from oanim_server.ledger.values import (
     LimitFacts,
     Line,
     Lot,
+    Reservation,
     ReservationFacts,
     State,
+    UsageItem,
     Wallet,
     WalletFacts,
 )
@@ -47,7 +49,7 @@ from oanim_server.ledger.windows import window_of
 from oanim_server.ledger.working import WorkingSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy import ColumnElement, Connection
 
@@ -205,7 +207,7 @@ class Reads:
             page,
             facts,
             sorted(open_lots, key=rules.draw_order),
-            {number: work.model for number, work in self._work_of(connection, wallet_id, page).items()},
+            {n: _model_of(work.line) for n, work in self._work_of(connection, wallet_id, page).items()},
             self._reasons(connection, wallet_id, page),
         )
 
@@ -279,8 +281,10 @@ class Reads:
             .order_by(*_newest_first(c))
         )
         return [
-            UncollectedRecord(wallet_id, number, at, said if item else _model_of(said), micros, event)
-            for wallet_id, number, at, said, micros, event, item in connection.execute(query)
+            UncollectedRecord(
+                w, number, at, said if item else _model_of(rows.pinned_of(said).line), micros, key
+            )
+            for w, number, at, said, micros, key, item in connection.execute(query)
         ]
 
     # Pieces ---------------------------------------------------------------------------------------
@@ -370,22 +374,21 @@ class Reads:
 
     def _work_of(
         self, connection: Connection, wallet_id: int, page: Sequence[journal.Row]
-    ) -> dict[int, _Work]:
-        """What is said of the reservations and usage items that rows name, by their numbers."""
-        found: dict[int, _Work] = {}
+    ) -> dict[int, Reservation | UsageItem]:
+        """The reservations and usage items that rows name, by their numbers."""
+        found: dict[int, Reservation | UsageItem] = {}
         held = {row.reservation for row in page if row.reservation}
         if held:
-            r = reservations.c
-            query = select(r.number, r.api_key_id, r.pinned).where(r.wallet_id == wallet_id)
-            for number, api_key_id, pinned in connection.execute(query.where(r.number.in_(held))):
-                line, _, labels = rows.pinned_of(pinned)
-                found[number] = _work(line, api_key_id, labels)
+            ids = [(wallet_id, number) for number in held]
+            for row in self._statements.load_reservations(driver_of(connection), ids):
+                reservation = rows.reservation_of(row)
+                found[reservation.number] = reservation
         items = {row.seq for row in page if row.kind == Kind.USAGE}
         if items:
             query = select(usage_items).where(usage_items.c.wallet_id == wallet_id)
             for row in connection.execute(query.where(usage_items.c.number.in_(items))):
                 item = rows.item_of(row)
-                found[item.number] = _work(item.line, item.api_key_id, item.labels)
+                found[item.number] = item
         return found
 
     def _reasons(self, connection: Connection, wallet_id: int, page: Sequence[journal.Row]) -> dict[int, str]:
@@ -438,40 +441,23 @@ def _number_of(row: journal.Row) -> int:
     return row.seq if row.kind == Kind.USAGE else row.reservation
 
 
-class _Work(NamedTuple):
-    """What a charge was for; empty words where an amount was reserved."""
-
-    provider: str
-    model: str
-    category: str
-    api_key_id: str
-    project: str
-
-
-def _work(line: Line | None, api_key_id: str, labels: Mapping[str, str]) -> _Work:
-    project = labels.get("project", "")
-    if line is None:
-        return _Work("", "", "", api_key_id, project)
-    return _Work(line.provider, line.model, line.category, api_key_id, project)
-
-
-def _model_of(pinned: str) -> str:
-    line = rows.pinned_of(pinned).line
+def _model_of(line: Line | None) -> str:
     return line.model if line is not None else ""
 
 
-def _charge(row: journal.Row, work: _Work) -> ChargeRecord:
+def _charge(row: journal.Row, work: Reservation | UsageItem) -> ChargeRecord:
+    line = work.line
     return ChargeRecord(
         wallet_id=row.wallet_id,
         seq=row.seq,
         at=row.at,
-        provider=work.provider,
-        model=work.model,
-        category=work.category,
+        provider=line.provider if line is not None else "",
+        model=_model_of(line),
+        category=line.category if line is not None else "",
         charged_micros=row.charged_micros,
         quantity=row.quantity,
         reservation=row.reservation,
         api_key_id=work.api_key_id,
-        project=work.project,
+        project=work.labels.get("project", ""),
         event_id=row.idem_key or "" if row.kind == Kind.USAGE else "",
     )
