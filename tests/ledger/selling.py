@@ -107,6 +107,10 @@ class Facts:
         return Targets(by_refunds - promotions, promotions, reversed_micros - by_refunds)
 
 
+SOLD = (
+    "CREATE TABLE IF NOT EXISTS sold (wallet_id BIGINT, purchase_id TEXT, facts TEXT, credit BIGINT,"
+    " PRIMARY KEY (wallet_id, purchase_id))"
+)
 _LOAD = text("SELECT facts, credit FROM sold WHERE wallet_id = :w AND purchase_id = :p")
 _WRITE = text(
     "INSERT INTO sold (wallet_id, purchase_id, facts, credit) VALUES (:w, :p, :facts, :credit)"
@@ -162,10 +166,7 @@ class Shop:
 
     def __init__(self, ledger: Driven) -> None:
         self._ledger = ledger
-        ledger.sql(
-            "CREATE TABLE sold (wallet_id BIGINT, purchase_id TEXT, facts TEXT, credit BIGINT,"
-            " PRIMARY KEY (wallet_id, purchase_id))"
-        )
+        ledger.sql(SOLD)
 
     def word(self, wallet_id: int, purchase: Purchase, event: Event, key: str | None = None) -> Settle:
         """The operation that an event becomes."""
