@@ -137,6 +137,28 @@ def test_an_event_that_fails_stops_none_of_the_others_and_is_tried_again(house: 
     assert (house.rest(unlucky), house.balance(account), len(mark(house))) == (CREDITED, 143 * USD, 1)
 
 
+def test_what_is_sold_to_others_with_the_same_account_stops_nothing(house: House, till: Till) -> None:
+    account = house.account()
+    purchase = house.bought(account)
+    till.deliver(drop=1_000)
+    line = "line_items[0]"
+    mug = {
+        "mode": "payment",
+        "success_url": "https://mugs.example",
+        f"{line}[quantity]": "1",
+        f"{line}[price_data][currency]": "usd",
+        f"{line}[price_data][unit_amount]": "1000",
+        f"{line}[price_data][product_data][name]": "a mug",
+    }
+    session = till.call("checkout/sessions", **mug)
+    sold = till.tell(f"sessions/{session['id']}/pay", fx_rate="1.0345")
+    assert sold["currency_conversion"]["fx_rate"] == "1.0345"
+    till.tell("refunds", of=purchase.session_id, amount=2_500)
+    house.reconcile()
+    assert house.rest(account) == Rest(27_500_000, 0, 0, [])
+    assert house.reconcile() == 0
+
+
 # Sessions ---------------------------------------------------------------------------------------------
 
 

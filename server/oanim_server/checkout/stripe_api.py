@@ -158,7 +158,8 @@ class Stripe:
         listed = [event async for event in found.auto_paging_iter()]
         for event in reversed(listed):
             try:
-                yield words.event_of(event.to_dict())
+                # Not as the SDK has it: a rate of exchange would be a Decimal.
+                yield words.event_of(event.to_dict(for_json=True))
             except ValueError:
                 log.exception("an event of Stripe's cannot be read")
 

@@ -112,6 +112,7 @@ class Checkout:
                 "client_reference_id": reference,
                 "client_secret": None,
                 "currency": lines[0]["currency"],
+                "currency_conversion": None,
                 "custom_fields": [],
                 "customer": customer,
                 "customer_creation": params.choice(
@@ -177,8 +178,13 @@ class Checkout:
         self._expire_in(session, seconds)
         return session
 
-    def pay(self, identity: str, method: Thing, email: str | None = None) -> Thing:
-        """The customer pays with this method. Raises `Refused` when it is declined."""
+    def pay(
+        self, identity: str, method: Thing, email: str | None = None, fx_rate: str | None = None
+    ) -> Thing:
+        """The customer pays with this method. Raises `Refused` when it is declined.
+
+        With `fx_rate` in a currency of their own at that rate, where the session lets them.
+        """
         session = self._open(identity)
         tax = self.tax(session)
         details = {"address": None, "email": email or session["customer_email"], "name": "Jenny Rosen"}
@@ -195,6 +201,13 @@ class Checkout:
             session["automatic_tax"]["status"] = "complete"
         change(session, status="complete", url=None, payment_intent=intent["id"], customer=intent["customer"])
         change(session, customer_details=details, amount_total=intent["amount"])
+        if fx_rate is not None and session["adaptive_pricing"]["enabled"]:
+            session["currency_conversion"] = {
+                "amount_subtotal": session["amount_subtotal"],
+                "amount_total": session["amount_total"],
+                "fx_rate": fx_rate,
+                "source_currency": session["currency"],
+            }
         self._note_payment(session, intent)
         self._objects.emit("checkout.session.completed", session)
         return session

@@ -127,10 +127,10 @@ class Control:
         return event
 
     def _pay(self, body: bytes, identity: str) -> Thing:
-        asked = _asked(body, payment_method=(str, "pm_card_visa"), email=(str, None))
+        asked = _asked(body, payment_method=(str, "pm_card_visa"), email=(str, None), fx_rate=(str, None))
         self._account.checkout.get(identity)
         method = self._account.methods.find(asked["payment_method"])
-        return self._account.checkout.pay(identity, method, asked["email"])
+        return self._account.checkout.pay(identity, method, asked["email"], asked["fx_rate"])
 
     def _decline(self, body: bytes, identity: str) -> Thing:
         try:
