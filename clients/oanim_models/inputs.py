@@ -102,7 +102,10 @@ def audio(model: str, *, prompt: str, duration: int | None = None) -> dict[str, 
 
 
 def outputs(result: dict[str, Any]) -> list[Output]:
-    """Find the files in a model's result, in its order."""
+    """Find the files in a model's result, in its order.
+
+    :raises ValueError: when one is at what is no address.
+    """
     values = (result.get(name) for name in ("images", "image", "video", "audio", "audio_file"))
     files = (file for value in values for file in (value if isinstance(value, list) else [value]))
     return [
@@ -114,9 +117,10 @@ def outputs(result: dict[str, Any]) -> list[Output]:
 
 def _output(url: str, file: dict[str, Any]) -> Output:
     content_type = file.get("content_type")
+    path = "" if url.startswith("data:") else urlsplit(url).path
     name = file.get("file_name")
     if not isinstance(name, str) or not name:
-        name = unquote(urlsplit(url).path.rpartition("/")[2]) if not url.startswith("data:") else ""
+        name = unquote(path.rpartition("/")[2])
     # A name is the provider's word and may end up as a file: only its last step counts.
     name = re.split(r"[/\\\0]", name)[-1]
     return Output(

@@ -20,11 +20,14 @@ from oanim_server.generation.values import (
     Reason,
     Standing,
 )
+from oanim_server.ledger import committer
 from tests.generation.house import GRANT, MODEL, PRICE, House, Rest
 from tests.generation.provider import Answer, provider
+from tests.ledger.losing import Proxy, never_sent, not_answered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import socket
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.generation.house import Fal
@@ -266,4 +269,71 @@ def test_a_result_that_holds_the_files_themselves_is_not_kept_and_costs_nothing(
         said = "its result is longer than 65,536 bytes: the files themselves, or too many of them"
         assert generation.failure == Failure(Reason.PROVIDER_FAILED, said)
         assert (generation.outputs, house.at_rest(account)) == ((), NOTHING)
+        house.close()
+
+
+@pytest.mark.parametrize("file_name", ["", "a.png"])
+def test_a_file_at_what_is_no_address_ends_the_job_and_costs_nothing(
+    open_database: Callable[[], Database], tmp_path: Path, prompt: str, file_name: str
+) -> None:
+    with provider() as odd:
+        odd.makes({"images": [{"url": "https://[fal.media/a.png", "file_name": file_name}]}, model=MODEL)
+        house = House(open_database(), tmp_path, odd.url)
+        account = house.account()
+        generation = house.made(account, prompt)
+        assert generation.failure == Failure(
+            Reason.PROVIDER_FAILED, "its result cannot be read: Invalid IPv6 URL"
+        )
+        assert (generation.outputs, house.at_rest(account)) == ((), NOTHING)
+        house.close()
+
+
+# What the database does meanwhile ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxy(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A way to PostgreSQL that loses commits; the server soon takes them for unknown."""
+    monkeypatch.setattr(committer, "PATIENCE_SECONDS", 0.5)
+    one = Proxy(postgresql_url)
+    yield one
+    one.close()
+
+
+async def said(caplog: pytest.LogCaptureFixture, refusal: str) -> None:
+    """Wait until the log has that something was refused in this way."""
+    while all(getattr(record, "refusal", "") != refusal for record in caplog.records):  # noqa: ASYNC110 - of a thread
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("lose", [never_sent, not_answered])
+def test_a_request_id_whose_commit_is_unknown_for_long_is_kept_and_its_job_is_charged(
+    proxy: Proxy,
+    tmp_path: Path,
+    prompt: str,
+    caplog: pytest.LogCaptureFixture,
+    lose: Callable[[bytes, socket.socket], None],
+) -> None:
+
+    def away(message: bytes, server: socket.socket) -> None:
+        proxy.refusing = True
+        lose(message, server)
+
+    with provider() as slow:
+        slow.makes({"images": []}, model=MODEL)
+        submit = f"/{MODEL}"
+        slow.answers[submit] = slow.answers[submit]._replace(when=slow.answered)
+        house = House(
+            Database.open_postgresql(proxy.url, unsafe=True), tmp_path, slow.url, answer_timeout_s=20.0
+        )
+        account = house.account()
+        generation = house.generate(account, prompt).generation
+        house.until(lambda _connection: bool(slow.sent))
+        proxy.at_commit = away
+        slow.answered.set()
+        house.do(said(caplog, "OutcomeUnknown"))
+        proxy.refusing = False
+        ended = house.ended(generation)
+        assert (ended.standing, ended.charged_micros, len(slow.sent)) == (Standing.SUCCEEDED, PRICE, 1)
+        assert house.at_rest(account) == CHARGED
         house.close()

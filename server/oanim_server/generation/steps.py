@@ -18,7 +18,15 @@ from oanim_server.generation.inputs import clean, uploads_named
 from oanim_server.generation.values import Reason, State
 from oanim_server.ledger.ids import reservation_text
 from oanim_server.ledger.operations import Commit, Release
-from oanim_server.ledger.refusals import Conflict, DatabaseAway, Draining, Faulty, Overloaded, Refusal
+from oanim_server.ledger.refusals import (
+    Conflict,
+    DatabaseAway,
+    Draining,
+    Faulty,
+    OutcomeUnknown,
+    Overloaded,
+    Refusal,
+)
 from oanim_server.ledger.values import SECOND, SERVER, Outcome
 
 if TYPE_CHECKING:
@@ -37,7 +45,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
-_PASSING = (Conflict, DatabaseAway, Overloaded)
+_PASSING = (Conflict, DatabaseAway, OutcomeUnknown, Overloaded)
 _OPEN = (State.QUEUED, State.SUBMITTING, State.SUBMITTED)
 
 
@@ -229,7 +237,7 @@ async def _until_there(
             return await write()
         except Draining:
             raise
-        except Refusal as refusal:
+        except (Refusal, OutcomeUnknown) as refusal:
             if isinstance(refusal, Faulty) and not needed:
                 raise
             # What passes is a warning; anything else is a fault that somebody has to look at.

@@ -181,7 +181,10 @@ class Worker:
             result = await queue.result(job.response_url)
         except fal.ModelFailed as failed:
             return await self._fail(job, Reason.PROVIDER_FAILED, failed.message)
-        made = rows.outputs_text(outputs(result.output))
+        try:
+            made = rows.outputs_text(outputs(result.output))
+        except ValueError as error:
+            return await self._fail(job, Reason.PROVIDER_FAILED, f"its result cannot be read: {error}")
         if len(made) > MAX_OUTPUTS_BYTES:
             return await self._fail(job, Reason.PROVIDER_FAILED, _TOO_LONG)
         return await self._steps.succeeded(job, made, sandbox=result.output.get("sandbox") is True)

@@ -97,7 +97,10 @@ class Direct:
         job = following.job
         progress.note(f"accepted as {job.request_id}")
         result = await following.result()
-        outputs = inputs.outputs(result.output)
+        try:
+            outputs = inputs.outputs(result.output)
+        except ValueError as error:
+            raise Failure(f"fal.ai's result cannot be read: {error}") from error
         kinds = [Named(output.content_type, output.file_name) for output in outputs]
         files = destination.paths(job.request_id, kinds)
         for output, path in zip(outputs, files, strict=True):
