@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from oanim_server.checkout.payment import PaymentWords
 from oanim_server.checkout.values import Standing, State
+from oanim_server.database.engine import Database
 from oanim_server.ledger.refusals import NotFound
-from tests.checkout.house import USD, House, Rest, Till, event, reference
+from tests.checkout.house import USD, House, Rest, Shop, Till, event, reference
+from tests.ledger.losing import Proxy, never_sent, not_answered
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy import Connection
+
     from oanim_server.checkout.values import Purchase, Quarantined
     from tests.checkout.conftest import OpenHouse
 
@@ -164,3 +172,53 @@ def test_pages_of_the_quarantine_are_newest_first(house: House, till: Till) -> N
     page = house.do(house.checkouts.quarantined(with_resolved=False, before=None, limit=2))
     rest = house.do(house.checkouts.quarantined(with_resolved=False, before=page[-1].number, limit=9))
     assert [found.event_id for found in [*page, *rest]] == [f"evt_{number}" for number in (4, 3, 2, 1, 0)]
+
+
+# Commits that are lost ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxied(postgresql_url: str, till: Till) -> Iterator[tuple[House, Proxy]]:
+    """A server whose commits can be lost on the way, and the way."""
+    proxy = Proxy(postgresql_url)
+    house = House(till, Shop(Database.open_postgresql(proxy.url, unsafe=True), till.url))
+    yield house, proxy
+    house.close()
+    proxy.close()
+
+
+@pytest.mark.parametrize("lose", [never_sent, not_answered])
+def test_what_comes_into_quarantine_by_a_commit_that_is_lost_raises_the_alarm_once(
+    proxied: tuple[House, Proxy],
+    till: Till,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    lose: Callable[[bytes, socket.socket], None],
+) -> None:
+    house, proxy = proxied
+    _, _, session = paid_in_secret(house, till)
+    load = PaymentWords.load
+
+    def loading(words: PaymentWords, connection: Connection, now: int) -> None:
+        # From here on the next COMMIT is that of the quarantine.
+        if not proxy.lost:
+            proxy.at_commit = lose
+        load(words, connection, now)
+
+    monkeypatch.setattr(PaymentWords, "load", loading)
+    bad = event(COMPLETED, session | {"currency": "eur"}, "evt_1")
+    assert house.receive(bad, bad) == [Standing.QUARANTINED, None]
+    assert (proxy.lost, house.standings(), house.shop.counts.quarantined) == (1, ["QUARANTINED"], 1)
+    assert [record.levelno for record in caplog.records if "ALARM" in record.message] == [logging.ERROR]
+
+
+@pytest.mark.parametrize("lose", [never_sent, not_answered])
+def test_the_operator_whose_commit_is_lost_has_dismissed_it(
+    proxied: tuple[House, Proxy], till: Till, lose: Callable[[bytes, socket.socket], None]
+) -> None:
+    house, proxy = proxied
+    _, _, session = paid_in_secret(house, till)
+    house.receive(event(COMPLETED, session | {"currency": "eur"}, "evt_1"))
+    proxy.at_commit = lose
+    assert resolved(house, "evt_1", look_again=False).resolved_by == "ann"
+    assert (proxy.lost, house.standings()) == (1, ["DISMISSED"])

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
     from contextlib import AbstractContextManager
 
+    from sqlalchemy import Connection
+
     from oanim_server.checkout.stripe_api import Stripe
     from oanim_server.checkout.values import Event, Quarantined, Receipt, Standing, Terms
     from oanim_server.database.engine import Database
@@ -196,7 +198,16 @@ class Checkouts:
         :raises PaymentsAway: when Stripe has to be asked and does not answer.
         """
         receiver = self._receiving() if look_again else None
-        resolve = partial(rows.resolve, event_id=event_id, actor=actor, reason=reason, dismiss=not look_again)
+        resolved = False
+
+        def resolve(connection: Connection, now: int) -> bool:
+            nonlocal resolved
+            # Run again when its commit was lost: that may be there, and the event in quarantine no more.
+            resolved |= rows.resolve(
+                connection, now, event_id=event_id, actor=actor, reason=reason, dismiss=not look_again
+            )
+            return resolved
+
         if not await self._ledger.write(resolve):
             raise NotFound(what="event in quarantine")
         find = partial(rows.quarantined_event, event_id=event_id)

@@ -69,6 +69,8 @@ class PaymentWords:
         self._known: set[Refund | Dispute] = set()
         self._refunds: dict[str, Refund] = {}
         self._disputes: dict[str, Dispute] = {}
+        # What was written of the event; its commit may have been lost, and may be there all the same.
+        self._kept: Standing | None = None
         self.standing = Standing.APPLIED
         self.problem = ""
         self.due: Bought | Reversal | None = None
@@ -91,7 +93,7 @@ class PaymentWords:
         if self._event is not None:
             known = rows.standing_of(connection, event_id=self._event.event_id)
             waiting = known in (Standing.PARKED, Standing.QUARANTINED)
-            if known is not None and not (self._again and waiting):
+            if known not in (None, self._kept) and not (self._again and waiting):
                 raise KnownEventError
         found = rows.purchase(connection, wallet_id=self._wallet_id, token=self._token, lock=True)
         if found is None:
@@ -122,6 +124,7 @@ class PaymentWords:
                 purchase_id=rows.reference(self._wallet_id, self._token),
                 waits_for=rows.key_of_word(self._words[0]) if self._words else "",
             )
+            self._kept = self.standing
         if self.standing is not Standing.APPLIED:
             return
         for refund in self._refunds.values():
