@@ -44,6 +44,8 @@ def test_work_of_our_own_has_an_empty_provider() -> None:
         ("amount_micros", replace(IMAGE, amount_micros=-1)),
         ("amount_micros", replace(IMAGE, amount_micros=10**12 + 1)),
         ("unit", replace(IMAGE, unit="pixel")),
+        ("unit", replace(IMAGE, unit="kilopixel_second", quantity_field="")),
+        ("unit", replace(IMAGE, category="render")),
         ("base_quantity", replace(IMAGE, base_quantity=0)),
         ("base_quantity", replace(IMAGE, base_quantity=10**9 + 1)),
         ("quantity_field", replace(IMAGE, quantity_field="")),
@@ -139,10 +141,13 @@ def test_a_model_that_is_not_listed_has_the_default_price_under_its_name() -> No
     assert rules.listing(TABLE, "fal-ai/new", "default") == Listing(3, expected, listed=False)
 
 
-def test_a_model_that_is_not_listed_can_be_refused() -> None:
+@pytest.mark.parametrize(("model", "unlisted"), [("fal-ai/new", "refuse"), ("oanim/another", "default")])
+def test_a_model_that_is_not_listed_can_be_refused_and_one_of_our_own_always_is(
+    model: str, unlisted: Unlisted
+) -> None:
     with pytest.raises(UnknownModel) as refused:
-        rules.listing(TABLE, "fal-ai/new", "refuse")
-    assert refused.value.facts() == {"model": "fal-ai/new"}
+        rules.listing(TABLE, model, unlisted)
+    assert refused.value.facts() == {"model": model}
 
 
 @pytest.mark.parametrize("model", ["", "flux", "fal-ai/../x", "fal-ai/Flux", "fal-ai/flux ", "fal-ai/flux\0"])

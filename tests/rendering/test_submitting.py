@@ -7,11 +7,13 @@ import gzip
 import hashlib
 import io
 import tarfile
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from oanim_models import catalogue
 from oanim_server.ledger.corrections import Freeze
 from oanim_server.ledger.limits import SetLimit
 from oanim_server.ledger.refusals import (
@@ -25,6 +27,7 @@ from oanim_server.ledger.refusals import (
 )
 from oanim_server.ledger.values import SERVER, Note, Scope
 from oanim_server.ledger.windows import Period
+from oanim_server.pricing.refusals import UnknownModel
 from oanim_server.rendering import submitting
 from oanim_server.rendering.refusals import BundlesFull, TooManyRenders
 from oanim_server.rendering.values import State
@@ -90,6 +93,18 @@ def test_what_cannot_be_paid_is_refused_unread_and_the_key_remembers_it(house: H
     assert again.facts() == first.facts()
     assert isinstance(refused_unread(house, asked(account, "k", frames=10)), IdempotencyKeyReused)
     assert cheap.quoted_micros == QUOTE // 2
+
+
+@pytest.mark.parametrize("unit", [None, "operation"])
+def test_a_table_that_does_not_price_renders_sells_none(house: House, unit: str | None) -> None:
+    account, published = house.account(), catalogue.load()
+    others = tuple(price for price in published.prices if price.category != "render")
+    ours = [replace(price, unit=unit) for price in published.prices if unit and price.category == "render"]
+    of_theirs = replace(published, prices=(*others, *ours), content_hash="theirs")
+    house.do(house.process.prices.publish_file(of_theirs))
+    refusal = refused_unread(house, asked(account))
+    assert isinstance(refusal, UnknownModel)
+    assert house.rest(account) == Rest(GRANT, 0, [])
 
 
 def test_limits_and_a_freeze_refuse_it_unread_and_are_remembered(house: House) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from oanim_models.catalogue import CATEGORIES, UNITS, Price, valid_model
 from oanim_models.quantities import (
+    KILOPIXEL_SECOND,
     MAX_AMOUNT_MICROS,
     MAX_QUANTITY,
     OPERATION,
@@ -146,7 +147,7 @@ def listing(found: PriceTable, model: str, unlisted: Unlisted) -> Listing:
     """What a model costs.
 
     :raises InvalidField: for what cannot be a model's name.
-    :raises UnknownModel: for one that is not listed, where those are refused.
+    :raises UnknownModel: for one that is not listed, where those are refused or it is of our own.
     """
     listed = found.by_name.get(model) if model else None
     if listed is not None:
@@ -155,7 +156,8 @@ def listing(found: PriceTable, model: str, unlisted: Unlisted) -> Listing:
         valid_model(model)
     except InvalidInput as error:
         raise InvalidField("model", error.description) from None
-    if unlisted == "refuse":
+    # The price of an unlisted model is one of an operation of a provider's: of nothing that we do ourselves.
+    if unlisted == "refuse" or model.startswith(f"{OWN}/"):
         raise UnknownModel(model)
     return Listing(found.version, replace(found.by_name[""], model=model, endpoint=model), listed=False)
 
@@ -208,8 +210,7 @@ def _price(path: str, row: ProposedPrice) -> Price:
         raise InvalidField(
             f"{path}.amount_micros", f"it is {row.amount_micros} and must be from 1 to 10^12 micro-USD"
         )
-    if row.unit not in UNITS:
-        raise InvalidField(f"{path}.unit", f"it must be one of {', '.join(UNITS)}")
+    _check_unit(f"{path}.unit", row)
     if not 1 <= row.base_quantity <= MAX_QUANTITY:
         raise InvalidField(f"{path}.base_quantity", f"it is {row.base_quantity} and must be from 1 to 10^9")
     provider = row.provider or OWN
@@ -235,6 +236,13 @@ def _price(path: str, row: ProposedPrice) -> Price:
         raise InvalidField(
             f"{path}.quantity_field", f"it does not go with the unit {row.unit}, or is not readable"
         ) from None
+
+
+def _check_unit(path: str, row: ProposedPrice) -> None:
+    if row.unit not in UNITS:
+        raise InvalidField(path, f"it must be one of {', '.join(UNITS)}")
+    if (row.category == "render") != (row.unit == KILOPIXEL_SECOND):
+        raise InvalidField(path, f"renders are priced by the {KILOPIXEL_SECOND}, and nothing else is")
 
 
 def _check_unlisted(path: str, row: ProposedPrice) -> None:

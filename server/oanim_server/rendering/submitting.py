@@ -12,11 +12,12 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from oanim_models.quantities import InvalidInput, parse_input
+from oanim_models.quantities import KILOPIXEL_SECOND, InvalidInput, parse_input
 from oanim_remotion.bundle import BundleRefused, check
 from oanim_server.ledger.operations import Ask, Refused, Reserve
 from oanim_server.ledger.refusals import InvalidField, Refusal
 from oanim_server.ledger.values import SERVER, Method
+from oanim_server.pricing.refusals import UnknownModel
 from oanim_server.rendering import rows, rules
 from oanim_server.rendering.refusals import BundlesFull, TooManyRenders
 from oanim_server.rendering.values import (
@@ -147,10 +148,13 @@ class Submissions:
     async def _quote(self, asked: Submission) -> Quote:
         quantity = rules.quoted_quantity(asked.spec)
         try:
-            return await self._prices.quote_quantity(MODEL, quantity)
+            quote = await self._prices.quote_quantity(MODEL, quantity)
         except InvalidField as refusal:
             # The caller has named no quantity, and this is too much of it.
             raise InvalidField(field=rules.FRAMES, description=refusal.description) from refusal
+        if quote.price.unit != KILOPIXEL_SECOND:
+            raise UnknownModel(MODEL)
+        return quote
 
 
 def number_of(outcome: Outcome) -> int:
