@@ -96,7 +96,10 @@ class AsyncConnection:
             finally:
                 messages.cancel()
             resumes = former is not None and call.is_news is not None
-            pause_s = attempts.pause_before_repeating_s(error) if resumes else attempts.pause_s(error)
+            if former is None:
+                pause_s = attempts.pause_before_opening_again_s(error)
+            else:
+                pause_s = attempts.pause_before_repeating_s(error) if resumes else None
             if pause_s is None:
                 raise error
             if resumes and call.on_break is not None:

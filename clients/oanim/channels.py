@@ -1,9 +1,10 @@
 """Opens channels, sync and asyncio, with the same options.
 
-grpc itself repeats a call that ended UNAVAILABLE or ABORTED before its first answer, within the call's
-deadline. That is safe for every call here, because each has an idempotency key or changes nothing the second
-time, but not for a client stream, whose bytes are gone: what can be read again, the SDK sends again, and what
-is under way on a stream both ways is pipeline.py's to send again.
+grpc itself repeats a unary call that ended UNAVAILABLE or ABORTED, within the call's deadline. That is safe
+for every call here, because each has an idempotency key or changes nothing the second time. Streams are the
+SDK's to repeat: of a client stream the bytes are gone, what is under way on a stream both ways is for
+pipeline.py to send again, and who reads an answer stream of which all of grpc's attempts failed waits for
+ever (grpc 1.85 for threads: the end is noted, the read is never told; no deadline helps).
 """
 
 from __future__ import annotations
@@ -29,12 +30,19 @@ _SERVICES = (
     "RenderService",
     "WalletService",
 )
-_NEVER_REPEATED = (
-    {"service": f"{PACKAGE}.GenerateService", "method": "UploadInput"},
-    {"service": f"{PACKAGE}.RenderService", "method": "SubmitRender"},
-    {"service": f"{PACKAGE}.RenderService", "method": "CompleteRender"},
-    {"service": f"{PACKAGE}.WalletService", "method": "StreamUsage"},
-    {"service": f"{PACKAGE}.WalletService", "method": "Meter"},
+_STREAMS = (
+    ("CheckoutService", "WatchCheckout"),
+    ("GenerateService", "Generate"),
+    ("GenerateService", "UploadInput"),
+    ("GenerateService", "DownloadOutput"),
+    ("RenderService", "SubmitRender"),
+    ("RenderService", "WatchRender"),
+    ("RenderService", "DownloadRender"),
+    ("RenderService", "DownloadBundle"),
+    ("RenderService", "CompleteRender"),
+    ("WalletService", "WatchWallet"),
+    ("WalletService", "StreamUsage"),
+    ("WalletService", "Meter"),
 )
 _SERVICE_CONFIG = {
     "methodConfig": [
@@ -48,7 +56,7 @@ _SERVICE_CONFIG = {
                 "retryableStatusCodes": ["UNAVAILABLE", "ABORTED"],
             },
         },
-        {"name": list(_NEVER_REPEATED)},
+        {"name": [{"service": f"{PACKAGE}.{service}", "method": method} for service, method in _STREAMS]},
     ]
 }
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024

@@ -2,7 +2,7 @@
 
 Never past the call's deadline, and always with the same request, its idempotency key included. UNAVAILABLE
 and ABORTED of unary calls are grpc's to repeat (channels.py); what is left is RESOURCE_EXHAUSTED that names a
-time, streams that break after they began, transfers of files, and a metered block's calls.
+time, streams, transfers of files, and a metered block's calls.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _JITTER = 0.2
+_REPEATED_BY_GRPC = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED})
 _PASSING = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED, grpc.StatusCode.DEADLINE_EXCEEDED}
 )
@@ -78,6 +79,13 @@ class Attempts:
         if not exhausted or self._failures >= MAX_ATTEMPTS:
             return None
         return self._within(error)
+
+    def pause_before_opening_again_s(self, error: OanimError) -> float | None:
+        """Decide on a stream that ended before its first answer: as on a unary call, grpc's part included."""
+        if error.code not in _REPEATED_BY_GRPC:
+            return self.pause_s(error)
+        self._failed()
+        return self._within(error) if self._failures < MAX_ATTEMPTS else None
 
     def pause_before_transferring_anew_s(self, error: OanimError) -> float | None:
         """Decide on a file's transfer, which grpc does not repeat."""

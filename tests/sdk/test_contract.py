@@ -143,7 +143,7 @@ def test_a_call_that_moves_something_makes_its_own_key_unless_it_is_given_one() 
             assert parameters["idempotency_key"].default is None
 
 
-def test_grpc_repeats_the_calls_of_every_service_but_no_client_stream() -> None:
+def test_grpc_repeats_the_calls_of_every_service_but_no_stream() -> None:
     options = dict(channels._OPTIONS)  # noqa: SLF001  (what is sent to grpc cannot be asked back)
     repeated, never = json.loads(str(options["grpc.service_config"]))["methodConfig"]
 
@@ -154,7 +154,7 @@ def test_grpc_repeats_the_calls_of_every_service_but_no_client_stream() -> None:
         "name": [
             {"service": method.containing_service.full_name, "method": method.name}
             for method in METHODS.values()
-            if method.client_streaming
+            if method.client_streaming or method.server_streaming
         ]
     }
 

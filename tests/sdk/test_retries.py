@@ -145,6 +145,35 @@ def test_a_server_that_is_not_there_is_unavailable(driving: type[Threads | Tasks
     assert (away.value.reason, away.value.outcome_unknown) == ("", True)
 
 
+@pytest.mark.parametrize("passing", [AWAY, CONFLICT, OVERLOADED], ids=lambda refusal: refusal.reason)
+def test_a_stream_that_is_refused_before_it_begins_is_opened_four_times_at_most(
+    server: ScriptedServer, driver: Driver, passing: Refusal
+) -> None:
+    for refused, states in ((3, [state(1)]), (4, [])):
+        server.script("WalletService/WatchWallet", *[passing] * refused, states)
+        if states:
+            assert driver.collect("watch_wallet", count=1) == states
+        else:
+            with pytest.raises(errors.OanimError) as gone:
+                driver.collect("watch_wallet")
+            assert gone.value.reason == passing.reason
+    assert len(server.requests("WalletService/WatchWallet")) == 8
+
+
+def test_a_stream_whose_server_is_gone_before_it_has_begun_ends(
+    server: ScriptedServer, driver: Driver
+) -> None:
+    gone = threading.Event()
+    server.script("WalletService/WatchWallet", [gone.wait])
+    going = threading.Timer(0.3, server.stop)
+    going.start()
+
+    with pytest.raises(errors.Unavailable):
+        driver.collect("watch_wallet", timeout_s=20)
+    gone.set()
+    going.join()
+
+
 def test_a_closed_client_says_so(driver: Driver) -> None:
     driver.close()
 
