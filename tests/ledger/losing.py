@@ -23,9 +23,9 @@ SOCKET = ".s.PGSQL.5432"
 class Proxy:
     """Passes bytes on, but for the next COMMIT when `at_commit` says what becomes of it.
 
-    `at_commit` is called once, with the message and the server's side of the connection; afterwards the
-    client's side is closed. While it is `refusing`, every new connection ends at once; while it is not
-    `passing`, it takes what comes and passes nothing on, like a server that hangs.
+    `at_commit` is called once, with the message and the server's side of the connection; the client's side is
+    closed before, and has then been told what `says` is. While it is `refusing`, every new connection ends at
+    once; while it is not `passing`, it takes what comes and passes nothing on, like a server that hangs.
     """
 
     def __init__(self, url: str) -> None:
@@ -36,6 +36,7 @@ class Proxy:
             hide_password=False
         )
         self.at_commit: Callable[[bytes, socket.socket], None] | None = None
+        self.says = b""
         self.lost = 0
         self.refusing = False
         self.passing = threading.Event()
@@ -85,6 +86,7 @@ class Proxy:
                 if at_commit is not None and COMMIT in message:
                     self.at_commit = None
                     self.lost += 1
+                    client.sendall(self.says)
                     client.shutdown(socket.SHUT_RDWR)
                     at_commit(message, server)
                     break

@@ -3,13 +3,14 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import psycopg
 import pytest
@@ -382,6 +383,72 @@ def test_a_group_whose_commit_is_not_answered_has_its_effects_once(
     for wallet_id in wallets:
         assert proxied.wallet(wallet_id) == WalletFacts(wallet_id, 1_000, 30, 0, 3, frozen=False)
     assert proxied.problems() == []
+
+
+# What a server says whose disk failed while it wrote a COMMIT, before it begins anew from what it wrote.
+PANIC = b"SPANIC\0VPANIC\0C58030\0Mcould not fdatasync file\0\0"
+
+
+@pytest.mark.parametrize("operations", [1, 4])
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
+def test_a_commit_of_a_postgresql_whose_disk_fails_is_unknown_and_is_settled(
+    proxied: Driven, proxy: Proxy, loss: Callable[[bytes, socket.socket], None], operations: int
+) -> None:
+    wallets = [proxied.open_wallet(1_000) for _ in range(operations)]
+    proxy.says = b"E" + (len(PANIC) + 4).to_bytes(4, "big") + PANIC
+
+    once = iter([loss])
+
+    def lose_this(_connection: Connection, _now: int) -> None:
+        proxy.at_commit = next(once, None)
+
+    answers = batch(proxied.ledger, [lose_this, *(proxied.reserve(w, 10) for w in wallets)])
+    assert proxy.lost == 1
+    assert [answer.replayed for answer in answers[1:]] == [False] * operations
+    assert [proxied.wallet(w) for w in wallets] == [
+        WalletFacts(w, 1_000, 10, 0, 2, frozen=False) for w in wallets
+    ]
+    assert proxied.problems() == []
+
+
+class Unconfirmed(sqlite3.Connection):
+    """A driver's connection whose disk fails at COMMIT: before what it writes is there, or after it."""
+
+    fails: ClassVar[str] = ""
+
+    def commit(self) -> None:
+        how, Unconfirmed.fails = Unconfirmed.fails, ""
+        if how == "after":
+            super().commit()
+        if how:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+            raise error
+        super().commit()
+
+
+@pytest.mark.parametrize("operations", [1, 4])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_commit_of_sqlite_whose_disk_fails_is_unknown_and_is_settled(
+    sqlite_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, operations: int
+) -> None:
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Unconfirmed))
+    ledger = Driven(Database.open_sqlite(sqlite_path)).start()
+    wallets = [ledger.open_wallet(1_000) for _ in range(operations)]
+
+    once = iter([when])
+
+    def lose_this(_connection: Connection, _now: int) -> None:
+        Unconfirmed.fails = next(once, "")
+
+    answers = batch(ledger.ledger, [lose_this, *(ledger.reserve(w, 10) for w in wallets)])
+    assert Unconfirmed.fails == ""
+    assert [answer.replayed for answer in answers[1:]] == [False] * operations
+    assert [ledger.wallet(w) for w in wallets] == [
+        WalletFacts(w, 1_000, 10, 0, 2, frozen=False) for w in wallets
+    ]
+    assert ledger.problems() == []
+    ledger.close()
 
 
 def test_answers_are_made_during_the_commit_and_are_those_of_what_was_committed(

@@ -81,7 +81,7 @@ class DatabaseError(Exception):
 
 
 class CommitUnknownError(Exception):
-    """COMMIT was sent and not answered, or answered by a server whose standby did not."""
+    """COMMIT was sent and not answered, or answered by a server whose standby or disk did not."""
 
 
 class Changed(Protocol):
@@ -245,13 +245,13 @@ class Database:
     def commit(self, transaction: RootTransaction) -> None:
         """Commit, and be sure.
 
-        :raises CommitUnknownError: when the answer was lost, or the standby's was.
+        :raises CommitUnknownError: when the answer was lost, or the standby's was, or a disk failed.
         """
         self._warned = False
         try:
             transaction.commit()
         except DBAPIError as error:
-            if self.dialect == "postgresql" and is_away(error):
+            if _may_be_there(error):
                 raise CommitUnknownError from error
             raise
         if self._warned:
@@ -349,6 +349,19 @@ def is_away(error: BaseException) -> bool:
     if isinstance(cause, sqlite3.OperationalError):
         return cause.sqlite_errorcode & 0xFF in _SQLITE_AWAY
     return False
+
+
+def _may_be_there(error: BaseException) -> bool:
+    """Whether a COMMIT that failed may have been written: the disk did not confirm what it wrote.
+
+    One without room had none before that was asked for, and left nothing.
+    """
+    cause = _cause(error)
+    if isinstance(cause, psycopg.Error):
+        return is_away(error) or cause.diag.severity_nonlocalized in ("FATAL", "PANIC")
+    return (
+        isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR
+    )
 
 
 def _cause(error: BaseException) -> BaseException | None:

@@ -390,6 +390,9 @@ class Committer:
                     found = statements.fetch_row(driver, last.wallet_id, last.seq)
                     self._database.touch(connection)
                     self._database.commit(transaction)
+                # What is in SQLite's log and a disk did not confirm is not written by asking once more, but
+                # by being moved.
+                self._database.checkpoint(connection, idle=True)
             except Exception as error:
                 self._disconnect()
                 if self._out_of_time(deadline) or not (is_away(error) or is_conflict(error)):
