@@ -15,13 +15,11 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from oanim_server.database.columns import Asked, Loaded
 from oanim_server.database.engine import Database, DatabaseError, driver_of, is_away
-from oanim_server.database.opening import open_database
 from oanim_server.database.tables import marks
 from tests.ledger.losing import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from sqlalchemy import Connection
 
@@ -71,10 +69,14 @@ def test_a_server_that_is_cut_off_is_noticed(database: Database) -> None:
     assert database.read_now(lambda connection: settings(connection)["statement_timeout"]) == "10s"
 
 
-def test_what_reads_everything_may_take_its_time(postgresql_url: str, tmp_path: Path) -> None:
-    database = open_database(tmp_path, postgresql_url, unsafe=True, writing=False)
-    assert database.read_now(lambda connection: settings(connection)["statement_timeout"]) == "0"
-    database.close()
+def test_what_reads_everything_may_take_its_time_and_nothing_after_it(database: Database) -> None:
+    limits = {name: value for name, value in WRITING.items() if name.endswith("_timeout")}
+    for read, expected in (
+        (database.read_patiently, dict.fromkeys(limits, "0")),
+        (database.read_now, limits),
+    ):
+        told = read(settings)
+        assert {name: told[name] for name in limits} == expected
 
 
 def test_a_database_that_hangs_is_hung_up_on(postgresql_url: str) -> None:

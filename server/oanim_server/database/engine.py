@@ -52,7 +52,8 @@ CACHE_PAGES = 256 * 1_024 * 1_024 // CACHED_PAGE_BYTES
 # Every length of every hot statement, and room for the cold ones.
 PREPARED_STATEMENTS = 512
 
-STATEMENT_SECONDS = 10
+# Of a session of PostgreSQL's: a lock that is waited for, a transaction that rests, a statement.
+_TIMEOUTS = {"lock_timeout": 2, "idle_in_transaction_session_timeout": 5, "statement_timeout": 10}
 # How long a reader may go on when the database is closed, before it is hung up on.
 CLOSE_SECONDS = 2.0
 # A server that was cut off is noticed in about ten seconds, whether we wait for it or it for us.
@@ -177,15 +178,10 @@ class Database:
         return database
 
     @classmethod
-    def open_postgresql(cls, url: str, *, unsafe: bool = False, patient: bool = False) -> Database:
-        """Connect. `unsafe` accepts a server without fsync: for tests, which say so.
-
-        `patient` lets a statement take its time: for commands that read everything.
-        """
+    def open_postgresql(cls, url: str, *, unsafe: bool = False) -> Database:
+        """Connect. `unsafe` accepts a server without fsync: for tests, which say so."""
         parsed = _parsed(url)
-        session = "-c lock_timeout=2s -c idle_in_transaction_session_timeout=5s"
-        if not patient:
-            session += f" -c statement_timeout={STATEMENT_SECONDS}s"
+        session = " ".join(f"-c {name}={seconds}s" for name, seconds in _TIMEOUTS.items())
         writing = create_engine(
             parsed,
             poolclass=NullPool,
@@ -226,6 +222,17 @@ class Database:
         """Run a query here, in one consistent snapshot."""
         with self._reading.connect() as connection, connection.begin():
             return query(connection)
+
+    def read_patiently(self, query: Callable[[Connection], T]) -> T:
+        """The same for what reads everything: it may take its time, and rest while rows are looked at."""
+
+        def unhurried(connection: Connection) -> T:
+            if self.dialect == "postgresql":
+                for name in _TIMEOUTS:
+                    connection.exec_driver_sql(f"SET LOCAL {name} = 0")
+            return query(connection)
+
+        return self.read_now(unhurried)
 
     # Writing: the committer's and the migrations' -------------------------------------------------
 

@@ -17,7 +17,7 @@ def open_database(file: Path, url: str | None, *, unsafe: bool, writing: bool = 
     :raises DatabaseError: when it cannot be used.
     """
     if url is not None:
-        return Database.open_postgresql(url, unsafe=unsafe, patient=not writing)
+        return Database.open_postgresql(url, unsafe=unsafe)
     if not writing:
         if not file.is_file():
             raise DatabaseError(f"there is no database at {file}")

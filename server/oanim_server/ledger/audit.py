@@ -59,7 +59,7 @@ def audit(database: Database, anchor: Path | None = None) -> Report:
         with any_text(connection):
             _audit(connection, report, former)
 
-    database.read_now(check)
+    database.read_patiently(check)
     if anchor is not None and not report.problems:
         _write_anchor(anchor, report.heads)
     return report
