@@ -264,7 +264,8 @@ class Holds:
         if commit.quantity is None:
             same = made.amount == commit.amount_micros
         else:
-            same = made.quantity == commit.quantity and (made.by_quantity or made.amount == 0)
+            asked = max(commit.quantity, hold.reported)
+            same = made.quantity == asked and (made.by_quantity or made.amount == 0)
         if not same:
             raise No("AlreadyCommitted", hold.state.name, hold.reserved, hold.captured)
         return made.answer._replace(replayed=True)

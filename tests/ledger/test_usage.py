@@ -120,6 +120,20 @@ def test_the_quantity_of_a_commit_is_the_last_report_and_the_greatest_wins(ledge
     assert ledger.problems() == []
 
 
+def test_a_commit_below_the_counter_is_the_same_charge_under_another_key(ledger: Driven) -> None:
+    wallet_id = ledger.open_wallet(500)
+    number = held(ledger, wallet_id)
+    ledger.run(ledger.report(wallet_id, number, 3))
+    first = ledger.run(ledger.commit(wallet_id, number, quantity=2, key="a"))
+    assert first.charged_micros == 30
+    for key, quantity in (("a", 2), ("b", 2), ("c", 3), ("d", 0)):
+        assert ledger.run(ledger.commit(wallet_id, number, quantity=quantity, key=key)) == first._replace(
+            replayed=True
+        )
+    assert isinstance(ledger.refused(ledger.commit(wallet_id, number, quantity=4)), AlreadyCommitted)
+    assert ledger.problems() == []
+
+
 def test_a_hold_with_a_counter_is_charged_by_it_alone(ledger: Driven) -> None:
     wallet_id = ledger.open_wallet(500)
     number = held(ledger, wallet_id, line=IMAGES._replace(price_micros=1_001))

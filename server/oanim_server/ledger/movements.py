@@ -243,7 +243,9 @@ def as_captured(
         same = row.charged_micros + row.uncollected_micros == amount_micros
     else:
         nothing = row.charged_micros + row.uncollected_micros == 0
-        same = row.captured_quantity == quantity and (row.quantity > 0 or nothing)
+        # Of a hold with a counter, the greater of the two was charged.
+        asked = max(quantity, reservation.reported_quantity)
+        same = row.captured_quantity == asked and (row.quantity > 0 or nothing)
     if not same:
         raise rules.already_committed(reservation)
     return journal.replay(row, reservation)
