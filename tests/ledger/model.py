@@ -41,7 +41,7 @@ class Model(Usage):
                 self._row(now)
             case Adjust():
                 self._adjust(operation.amount_micros, now)
-            case Freeze() if operation.frozen != self.frozen:
+            case Freeze():
                 self.frozen = operation.frozen
                 self._row(now)
             case SetLimit():
@@ -165,10 +165,8 @@ class Model(Usage):
         if any(key == asked.asking_key_id != "" for key, _ in self.limits):
             raise No("LimitedKey", "user")
         name = (asked.api_key_id, asked.period)
-        if self.limits.get(name) == limit:
-            return
         if limit is None:
-            del self.limits[name]
+            self.limits.pop(name, None)
         else:
             self.limits[name] = limit
         self._row(now)

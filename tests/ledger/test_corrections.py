@@ -129,7 +129,7 @@ def test_an_adjustment_down_takes_what_is_free_in_draw_order_and_the_rest_is_owe
 
 def test_a_correction_of_nothing_is_no_row_and_leaves_the_key_free(ledger: Driven) -> None:
     wallet_id = ledger.open_wallet(10)
-    for nothing in (adjust(wallet_id, 0), grant(wallet_id, 0), freeze(wallet_id, frozen=False)):
+    for nothing in (adjust(wallet_id, 0), grant(wallet_id, 0)):
         assert ledger.run(nothing).wallet == WalletFacts(wallet_id, 10, 0, 0, 1, frozen=False)
     assert ledger.run(adjust(wallet_id, 1)).wallet.seq == 2
     assert ledger.count("notes") == 1
@@ -137,6 +137,17 @@ def test_a_correction_of_nothing_is_no_row_and_leaves_the_key_free(ledger: Drive
 
 
 # Freezing -------------------------------------------------------------------------------------------
+
+
+def test_a_freeze_of_what_is_frozen_is_a_row_and_keeps_its_key(ledger: Driven) -> None:
+    wallet_id = ledger.open_wallet(10)
+    ledger.run(freeze(wallet_id, "one"))
+    assert ledger.run(freeze(wallet_id, "two")).wallet == WalletFacts(wallet_id, 10, 0, 0, 3, frozen=True)
+    ledger.run(freeze(wallet_id, "three", frozen=False))
+    assert ledger.run(freeze(wallet_id, "two")).replayed
+    assert isinstance(ledger.refused(freeze(wallet_id, "two", frozen=False)), IdempotencyKeyReused)
+    assert not ledger.wallet(wallet_id).frozen
+    assert ledger.problems() == []
 
 
 def test_a_frozen_account_starts_no_work_and_everything_else_goes_on(ledger: Driven) -> None:

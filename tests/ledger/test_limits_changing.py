@@ -46,12 +46,17 @@ def test_to_set_a_limit_is_a_row_without_entries(ledger: Driven) -> None:
     assert ledger.problems() == []
 
 
-def test_what_is_so_already_is_no_row_and_leaves_the_key_free(ledger: Driven) -> None:
+def test_what_is_so_already_is_a_row_and_keeps_its_key(ledger: Driven) -> None:
     wallet_id = ledger.open_wallet(1_000)
-    assert ledger.run(ledger.limit(wallet_id, None, key="one")).wallet.seq == 1
+    nothing, hundred = ledger.limit(wallet_id, None, key="one"), ledger.limit(wallet_id, 100, key="two")
+    assert ledger.run(nothing).wallet.seq == 2
     ledger.set_limit(wallet_id, 100)
-    assert ledger.run(ledger.limit(wallet_id, 100, key="one")).wallet.seq == 2
-    assert ledger.run(ledger.limit(wallet_id, 101, key="one")).wallet.seq == 3
+    assert ledger.run(hundred).wallet.seq == 4
+    ledger.set_limit(wallet_id, 7)
+    for again in (nothing, hundred):
+        assert ledger.run(again).replayed
+    assert isinstance(ledger.refused(ledger.limit(wallet_id, 101, key="two")), IdempotencyKeyReused)
+    assert ledger.limits(wallet_id) == [facts(Limit("k", Period.DAY, 7), "day 2030-01-01", 0, 0)]
     assert ledger.problems() == []
 
 

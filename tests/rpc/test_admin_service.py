@@ -16,6 +16,9 @@ from oanim_server.ledger import ids
 from openanimate.metering.v1 import admin_service_pb2 as pb
 from openanimate.metering.v1 import checkout_service_pb2 as checkout
 from openanimate.metering.v1 import wallet_service_pb2 as wallet
+from openanimate.metering.v1.account_service_pb2 import ListLimitsRequest
+from openanimate.metering.v1.generate_service_pb2 import ListGenerationsRequest
+from openanimate.metering.v1.render_service_pb2 import ListRendersRequest
 from openanimate.metering.v1.role_pb2 import (
     ROLE_ADMIN,
     ROLE_SERVICE,
@@ -152,8 +155,9 @@ def test_every_correction_is_kept_with_who_and_why_and_the_owner_reads_why(
     )
     stopped = operator(operator.admin.FreezeAccount, freeze(account))
     assert (stopped.wallet.frozen, stopped.wallet.wallet_seq) == (True, 5)
-    # To stop what is stopped is no row, and what is given pays the debt first.
-    assert operator(operator.admin.FreezeAccount, freeze(account)).wallet == stopped.wallet
+    # To stop what is stopped is a row, and what is given pays the debt first.
+    again = operator(operator.admin.FreezeAccount, freeze(account, reason="again"))
+    assert (again.wallet.frozen, again.wallet.wallet_seq) == (True, 6)
     paid = local(local.admin.GrantCredits, grant(account, amount_micros=300, reason="peace"))
     assert (paid.wallet.balance_micros, paid.wallet.debt_micros) == (200, 0)
     thawed = local(local.admin.FreezeAccount, freeze(account, frozen=False, reason="fine"))
@@ -163,10 +167,11 @@ def test_every_correction_is_kept_with_who_and_why_and_the_owner_reads_why(
         (3, "local", "up"),
         (4, "local", "down"),
         (5, who, "a look"),
-        (6, "local", "peace"),
-        (7, "local", "fine"),
+        (6, who, "again"),
+        (7, "local", "peace"),
+        (8, "local", "fine"),
     ]
-    assert reasons(buyer) == ["fine", "peace", "a look", "down", "up", "sorry", ""]
+    assert reasons(buyer) == ["fine", "peace", "again", "a look", "down", "up", "sorry", ""]
 
 
 def test_a_frozen_account_starts_no_work_and_one_that_owes_neither(buyer: Calls, operator: Calls) -> None:
@@ -271,6 +276,18 @@ def test_an_account_that_is_none_is_not_found(operator: Calls, named: str) -> No
     ):
         refused = operator.refused(method, request)  # type: ignore[arg-type]
         assert without_seq(refused) == not_found("account"), request
+
+
+@pytest.mark.parametrize("named", [UNKNOWN, "nobody"])
+def test_lists_of_an_account_that_is_none_are_not_found(operator: Calls, named: str) -> None:
+    for method, request in (
+        (operator.generate.ListGenerations, ListGenerationsRequest(account_id=named)),
+        (operator.render.ListRenders, ListRendersRequest(account_id=named)),
+        (operator.checkout.ListPurchases, checkout.ListPurchasesRequest(account_id=named)),
+        (operator.wallet.ListTransactions, wallet.ListTransactionsRequest(account_id=named)),
+        (operator.account.ListLimits, ListLimitsRequest(account_id=named)),
+    ):
+        assert without_seq(operator.refused(method, request)) == not_found("account"), request
 
 
 # Refunds ---------------------------------------------------------------------------------------------

@@ -148,10 +148,11 @@ def test_a_limit_that_is_there_gets_the_new_amount_and_one_that_is_not_is_no_mis
         request = pb.DeleteLimitRequest(key_id=key_id, period=period, idempotency_key=new_key())
         assert calls(calls.account.DeleteLimit, request) == pb.DeleteLimitResponse()
     assert set_limit(calls, 2 * DOLLAR).limit.limit_micros == 2 * DOLLAR
-    assert wallet_of(calls).wallet_seq == before
+    assert [one.limit_micros for one in limits(calls)] == [2 * DOLLAR]
+    assert wallet_of(calls).wallet_seq == before + 4
     request = pb.DeleteLimitRequest(period=DAY, idempotency_key=new_key())
     assert calls(calls.account.DeleteLimit, request) == pb.DeleteLimitResponse()
-    assert (limits(calls), wallet_of(calls).wallet_seq) == ([], before + 1)
+    assert (limits(calls), wallet_of(calls).wallet_seq) == ([], before + 5)
 
 
 def test_a_repeated_call_changes_nothing_more(calls: Calls) -> None:
@@ -238,6 +239,13 @@ def test_a_key_with_a_limit_makes_no_key_and_changes_no_limit(calls: Calls) -> N
     # What it did before is answered as it was, and it may look and give up keys.
     assert set_limit(calls, DOLLAR, key_id=calls.user.key_id, key="mine").replayed
     assert len(limits(calls)) == 2
+    # Nor is it told the secret of what another key made, whatever it knows of that call.
+    theirs = pb.CreateApiKeyRequest(name="theirs", idempotency_key=new_key())
+    made = free(free.account.CreateApiKey, theirs)
+    again = calls(calls.account.CreateApiKey, theirs)
+    assert (again.api_key.key_id, again.secret, again.replayed) == (made.api_key.key_id, "", True)
+    owner = Calls(calls.channel, User(calls.user.account_id, made.api_key.key_id, made.secret))
+    assert len(limits(owner)) == 2
     # A limit of the account's alone is everybody's, and stops nobody from this.
     third = second_key(free)
     calls(calls.account.RevokeApiKey, pb.RevokeApiKeyRequest(key_id=third.user.key_id))

@@ -19,6 +19,7 @@ from openanimate.metering.v1.reservation_pb2 import (
 )
 from openanimate.metering.v1.role_pb2 import ROLE_SERVICE
 from openanimate.metering.v1.wallet_pb2 import Wallet
+from tests.rpc.asking import invalid
 from tests.server import SECONDS, Calls, Refused, new_key, running
 
 if TYPE_CHECKING:
@@ -344,6 +345,9 @@ def test_usage_adds_up_charges_by_what_is_asked(calls: Calls) -> None:
         pb.UsageTotal(group="fal-ai/flux/schnell", charges=1, charged_micros=6_000),
     ]
     assert usage.charged_micros == 46_000
+    # Refused with its field however long it is: what is said of it fits into a header.
+    too_long = calls.refused(calls.wallet.GetUsage, pb.GetUsageRequest(first_day="x" * 20_000))
+    assert too_long == invalid("first_day")
     days = calls(calls.wallet.GetUsage, pb.GetUsageRequest())
     assert [(total.group, total.charged_micros) for total in days.totals] == [(days.last_day, 46_000)]
     records = calls(calls.wallet.ListUsage, pb.ListUsageRequest(page_size=1))

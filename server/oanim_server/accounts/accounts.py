@@ -232,6 +232,9 @@ def _make_key(
         if known.name != name:
             raise IdempotencyKeyReused(idempotency_key)
         if known.key_id != key.key_id:
+            if rows.has_limit(connection, account_id, asking_key_id):
+                # No key gives more than it has: not by asking again for what another one made either.
+                return KeyMade(account_id, known.facts, None, replayed=True)
             return _again(connection, now, fresh=Key(known.key_id, key.secret))
         return KeyMade(account_id, known.facts, key.token, replayed=False)
     if rows.has_limit(connection, account_id, asking_key_id):

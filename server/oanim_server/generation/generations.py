@@ -154,7 +154,8 @@ class Generations:
         return generation
 
     async def page(self, wallet_id: int, *, before: int | None, limit: int) -> list[Generation]:
-        """Generations below a number, newest first."""
+        """Generations below a number, newest first; NotFound for no account."""
+        await self._ledger.wallet(wallet_id)
         query = partial(rows.page, wallet_id=wallet_id, before=before, limit=limit)
         return await self._database.read(query)
 

@@ -78,7 +78,7 @@ class Freeze(Correction, kw_only=True):
         return fingerprint_of("freeze", self.frozen, self.note.reason)
 
     def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:
-        wallet = working.wallet(self.wallet_id)
-        if wallet.frozen == self.frozen:
-            return working.unchanged(wallet)
-        return crediting.freeze(working, wallet, attempt, self.note, frozen=self.frozen)
+        # A row whether or not it is so already: what keeps its key, so that it has no effect later.
+        return crediting.freeze(
+            working, working.wallet(self.wallet_id), attempt, self.note, frozen=self.frozen
+        )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from oanim_server.ledger import crediting
 from oanim_server.ledger.operations import Operation, fingerprint_of
 from oanim_server.ledger.refusals import LimitedKey
-from oanim_server.ledger.values import Limit, Method, Outcome
+from oanim_server.ledger.values import Method, Outcome
 
 if TYPE_CHECKING:
     from oanim_server.ledger.values import Wallet
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class OnLimit(Operation, kw_only=True):
     """An operation on the limit of an account (an empty `api_key_id`) or of a key.
 
+    What is so already is a row, too: it keeps the key, which has no effect later then.
     `asking_key_id` is the caller's key, empty for the server. One that has a limit of its own changes none:
     no key gives more than it has.
     """
@@ -45,12 +46,9 @@ class SetLimit(OnLimit, kw_only=True):
         return fingerprint_of("set limit", self.api_key_id, self.period, self.limit_micros)
 
     def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:
-        wallet = self._wallet(working)
-        if Limit(self.api_key_id, self.period, self.limit_micros) in working.limits.get(self.wallet_id, ()):
-            return working.unchanged(wallet)
         return crediting.limit(
             working,
-            wallet,
+            self._wallet(working),
             api_key_id=self.api_key_id,
             period=self.period,
             limit_micros=self.limit_micros,
@@ -67,13 +65,9 @@ class DeleteLimit(OnLimit, kw_only=True):
         return fingerprint_of("delete limit", self.api_key_id, self.period)
 
     def decide(self, working: WorkingSet, attempt: Attempt) -> Outcome:
-        wallet = self._wallet(working)
-        limits = working.limits.get(self.wallet_id, ())
-        if not any((limit.api_key_id, limit.period) == (self.api_key_id, self.period) for limit in limits):
-            return working.unchanged(wallet)
         return crediting.limit(
             working,
-            wallet,
+            self._wallet(working),
             api_key_id=self.api_key_id,
             period=self.period,
             limit_micros=None,

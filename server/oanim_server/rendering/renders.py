@@ -61,6 +61,7 @@ class Renders:
     ) -> None:
         self.counts = Counts()
         self._database = database
+        self._ledger = ledger
         self._store = store
         self._kept = Kept()
         self._hub = Hub(self._look if database.dialect == "postgresql" else None)
@@ -108,7 +109,8 @@ class Renders:
         return found
 
     async def page(self, wallet_id: int, *, before: int | None, limit: int) -> list[Render]:
-        """Renders below a number, newest first, without their props."""
+        """Renders below a number, newest first, without their props; NotFound for no account."""
+        await self._ledger.wallet(wallet_id)
         query = partial(rows.page, wallet_id=wallet_id, before=before, limit=limit)
         return await self._database.read(query)
 

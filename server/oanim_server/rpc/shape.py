@@ -221,4 +221,4 @@ def _day(field: str, value: str) -> int:
             raise ValueError(value)
         return date.fromisoformat(value).toordinal() - _EPOCH_DAY
     except ValueError:
-        raise InvalidField(field=field, description=f"{value!r} is no day such as 2026-11-23") from None
+        raise InvalidField(field=field, description="it is no day such as 2026-11-23") from None

@@ -114,7 +114,8 @@ class AccountServiceServicer:
     def CreateApiKey(self, request, context):
         """CreateApiKey makes another key for the caller's account, of its own role.
 
-        Repeated, it answers as SignUp does.
+        Repeated, it answers as SignUp does; by a key that has a limit, without a
+        secret.
 
         Fails with TOO_MANY_KEYS when the account has ten that are not revoked,
         WRONG_ROLE when the caller's key has a limit: no key gives more than it has.
@@ -167,7 +168,8 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteLimit(self, request, context):
-        """DeleteLimit takes a limit away. One that is not there changes nothing.
+        """DeleteLimit takes a limit away. One that is not there changes nothing but
+        wallet_seq.
 
         Fails with WRONG_ROLE when the caller's key has a limit.
         """

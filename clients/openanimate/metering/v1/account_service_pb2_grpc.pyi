@@ -55,7 +55,8 @@ class AccountServiceStub:
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.CreateApiKeyRequest, _account_service_pb2.CreateApiKeyResponse]
     """CreateApiKey makes another key for the caller's account, of its own role.
 
-    Repeated, it answers as SignUp does.
+    Repeated, it answers as SignUp does; by a key that has a limit, without a
+    secret.
 
     Fails with TOO_MANY_KEYS when the account has ten that are not revoked,
     WRONG_ROLE when the caller's key has a limit: no key gives more than it has.
@@ -87,7 +88,8 @@ class AccountServiceStub:
     each is left.
     """
     DeleteLimit: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.DeleteLimitRequest, _account_service_pb2.DeleteLimitResponse]
-    """DeleteLimit takes a limit away. One that is not there changes nothing.
+    """DeleteLimit takes a limit away. One that is not there changes nothing but
+    wallet_seq.
 
     Fails with WRONG_ROLE when the caller's key has a limit.
     """
@@ -119,7 +121,8 @@ class AccountServiceAsyncStub(AccountServiceStub):
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.CreateApiKeyRequest, _account_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
     """CreateApiKey makes another key for the caller's account, of its own role.
 
-    Repeated, it answers as SignUp does.
+    Repeated, it answers as SignUp does; by a key that has a limit, without a
+    secret.
 
     Fails with TOO_MANY_KEYS when the account has ten that are not revoked,
     WRONG_ROLE when the caller's key has a limit: no key gives more than it has.
@@ -151,7 +154,8 @@ class AccountServiceAsyncStub(AccountServiceStub):
     each is left.
     """
     DeleteLimit: _aio.UnaryUnaryMultiCallable[_account_service_pb2.DeleteLimitRequest, _account_service_pb2.DeleteLimitResponse]  # type: ignore[assignment]
-    """DeleteLimit takes a limit away. One that is not there changes nothing.
+    """DeleteLimit takes a limit away. One that is not there changes nothing but
+    wallet_seq.
 
     Fails with WRONG_ROLE when the caller's key has a limit.
     """
@@ -198,7 +202,8 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_account_service_pb2.CreateApiKeyResponse, _abc.Awaitable[_account_service_pb2.CreateApiKeyResponse]]:
         """CreateApiKey makes another key for the caller's account, of its own role.
 
-        Repeated, it answers as SignUp does.
+        Repeated, it answers as SignUp does; by a key that has a limit, without a
+        secret.
 
         Fails with TOO_MANY_KEYS when the account has ten that are not revoked,
         WRONG_ROLE when the caller's key has a limit: no key gives more than it has.
@@ -260,7 +265,8 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.DeleteLimitRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.DeleteLimitResponse, _abc.Awaitable[_account_service_pb2.DeleteLimitResponse]]:
-        """DeleteLimit takes a limit away. One that is not there changes nothing.
+        """DeleteLimit takes a limit away. One that is not there changes nothing but
+        wallet_seq.
 
         Fails with WRONG_ROLE when the caller's key has a limit.
         """

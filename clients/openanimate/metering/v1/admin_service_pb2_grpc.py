@@ -138,7 +138,7 @@ class AdminServiceServicer:
         """FreezeAccount stops an account from starting work, or lets it start again.
 
         Reads, Commit, Release, usage and purchases go on while it is frozen. To
-        freeze what is frozen changes nothing.
+        freeze what is frozen changes nothing but wallet_seq.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -61,7 +61,7 @@ class AdminServiceStub:
     """FreezeAccount stops an account from starting work, or lets it start again.
 
     Reads, Commit, Release, usage and purchases go on while it is frozen. To
-    freeze what is frozen changes nothing.
+    freeze what is frozen changes nothing but wallet_seq.
     """
     RefundPurchase: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RefundPurchaseRequest, _admin_service_pb2.RefundPurchaseResponse]
     """RefundPurchase has the payment provider give money back. The credits go
@@ -125,7 +125,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """FreezeAccount stops an account from starting work, or lets it start again.
 
     Reads, Commit, Release, usage and purchases go on while it is frozen. To
-    freeze what is frozen changes nothing.
+    freeze what is frozen changes nothing but wallet_seq.
     """
     RefundPurchase: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RefundPurchaseRequest, _admin_service_pb2.RefundPurchaseResponse]  # type: ignore[assignment]
     """RefundPurchase has the payment provider give money back. The credits go
@@ -210,7 +210,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """FreezeAccount stops an account from starting work, or lets it start again.
 
         Reads, Commit, Release, usage and purchases go on while it is frozen. To
-        freeze what is frozen changes nothing.
+        freeze what is frozen changes nothing but wallet_seq.
         """
 
     @_abc_1.abstractmethod

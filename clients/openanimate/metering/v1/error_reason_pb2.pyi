@@ -76,7 +76,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_UNKNOWN_MODEL: _ErrorReason.ValueType  # 13
     """The model is not in the price table, and this server refuses models that
-    are not. Status: INVALID_ARGUMENT. Metadata: model.
+    are not, or it is work of the service's own, which has no default price.
+    Status: INVALID_ARGUMENT. Metadata: model.
     """
     ERROR_REASON_INVALID_FIELD: _ErrorReason.ValueType  # 14
     """A field is missing or has a value that it may not have. Status:
@@ -230,7 +231,8 @@ PERMISSION_DENIED. Metadata: role.
 """
 ERROR_REASON_UNKNOWN_MODEL: ErrorReason.ValueType  # 13
 """The model is not in the price table, and this server refuses models that
-are not. Status: INVALID_ARGUMENT. Metadata: model.
+are not, or it is work of the service's own, which has no default price.
+Status: INVALID_ARGUMENT. Metadata: model.
 """
 ERROR_REASON_INVALID_FIELD: ErrorReason.ValueType  # 14
 """A field is missing or has a value that it may not have. Status:
