@@ -52,7 +52,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     state, reserved_micros, captured_micros, wallet_seq.
     """
     ERROR_REASON_RESERVATION_EXPIRED: _ErrorReason.ValueType  # 7
-    """The reservation's ttl ran out, and the time for a late Commit with it.
+    """The reservation's ttl ran out. Work that was done is still charged by one
+    Commit within 24 hours of that; a Commit gets this reason only after them.
     Status: FAILED_PRECONDITION. Metadata: state, reserved_micros,
     captured_micros, wallet_seq.
     """
@@ -76,7 +77,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_UNKNOWN_MODEL: _ErrorReason.ValueType  # 13
     """The model is not in the price table, and this server refuses models that
-    are not. Status: INVALID_ARGUMENT. Metadata: model.
+    are not, or it is work of the service's own, which has no default price.
+    Status: INVALID_ARGUMENT. Metadata: model.
     """
     ERROR_REASON_INVALID_FIELD: _ErrorReason.ValueType  # 14
     """A field is missing or has a value that it may not have. Status:
@@ -206,7 +208,8 @@ ERROR_REASON_ALREADY_RELEASED: ErrorReason.ValueType  # 6
 state, reserved_micros, captured_micros, wallet_seq.
 """
 ERROR_REASON_RESERVATION_EXPIRED: ErrorReason.ValueType  # 7
-"""The reservation's ttl ran out, and the time for a late Commit with it.
+"""The reservation's ttl ran out. Work that was done is still charged by one
+Commit within 24 hours of that; a Commit gets this reason only after them.
 Status: FAILED_PRECONDITION. Metadata: state, reserved_micros,
 captured_micros, wallet_seq.
 """
@@ -230,7 +233,8 @@ PERMISSION_DENIED. Metadata: role.
 """
 ERROR_REASON_UNKNOWN_MODEL: ErrorReason.ValueType  # 13
 """The model is not in the price table, and this server refuses models that
-are not. Status: INVALID_ARGUMENT. Metadata: model.
+are not, or it is work of the service's own, which has no default price.
+Status: INVALID_ARGUMENT. Metadata: model.
 """
 ERROR_REASON_INVALID_FIELD: ErrorReason.ValueType  # 14
 """A field is missing or has a value that it may not have. Status:

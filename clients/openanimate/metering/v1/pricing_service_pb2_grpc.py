@@ -78,7 +78,8 @@ class PricingServiceServicer:
         """GetPrice answers what one model costs. It needs no key.
 
         A model that is not listed has the default price, or fails with
-        UNKNOWN_MODEL on a server that refuses such models.
+        UNKNOWN_MODEL on a server that refuses such models, or where it is work of
+        the service's own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,7 +43,8 @@ class PricingServiceStub:
     """GetPrice answers what one model costs. It needs no key.
 
     A model that is not listed has the default price, or fails with
-    UNKNOWN_MODEL on a server that refuses such models.
+    UNKNOWN_MODEL on a server that refuses such models, or where it is work of
+    the service's own.
     """
     Quote: _grpc.UnaryUnaryMultiCallable[_pricing_service_pb2.QuoteRequest, _pricing_service_pb2.QuoteResponse]
     """Quote answers what a piece of work would cost now. Nothing is set aside.
@@ -76,7 +77,8 @@ class PricingServiceAsyncStub(PricingServiceStub):
     """GetPrice answers what one model costs. It needs no key.
 
     A model that is not listed has the default price, or fails with
-    UNKNOWN_MODEL on a server that refuses such models.
+    UNKNOWN_MODEL on a server that refuses such models, or where it is work of
+    the service's own.
     """
     Quote: _aio.UnaryUnaryMultiCallable[_pricing_service_pb2.QuoteRequest, _pricing_service_pb2.QuoteResponse]  # type: ignore[assignment]
     """Quote answers what a piece of work would cost now. Nothing is set aside.
@@ -118,7 +120,8 @@ class PricingServiceServicer(metaclass=_abc_1.ABCMeta):
         """GetPrice answers what one model costs. It needs no key.
 
         A model that is not listed has the default price, or fails with
-        UNKNOWN_MODEL on a server that refuses such models.
+        UNKNOWN_MODEL on a server that refuses such models, or where it is work of
+        the service's own.
         """
 
     @_abc_1.abstractmethod
