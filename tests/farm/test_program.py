@@ -65,6 +65,22 @@ def test_it_says_what_it_is() -> None:
     assert (code, "OANIM_FARM_" in said) == (0, True)
 
 
+def test_without_the_packages_of_its_extra_it_says_how_to_have_them(environment: dict[str, str]) -> None:
+    without = "import sys; sys.modules['av'] = None; from oanim_farm.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", without],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS,
+    )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "oanim-farm: this needs av, which is not installed: pip install 'oanim[farm]'\n",
+    )
+
+
 def test_a_bad_setting_is_named(environment: dict[str, str]) -> None:
     assert run({**environment, "OANIM_FARM_SLOTS": "x"}) == (
         2,
