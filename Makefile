@@ -1,5 +1,5 @@
 # Every command a contributor needs. Two are enough to start: `make demo` and `make test`.
-# Each builds .venv first, from hashed pins, and again when the pins change.
+# Each builds .venv first, from hashed pins, and again when the pins change or another interpreter is named.
 
 FITS := import sys; sys.version_info >= (3, 11) or sys.exit(1)
 WHICH := import sys; print(sys.base_prefix, sys.version)
@@ -20,6 +20,13 @@ WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/stamp
+
+# A .venv of another interpreter than the one that is named is built anew; where none is named, it stays.
+ifneq ($(origin PYTHON),file)
+ifneq ($(shell $(BIN)/python -c '$(WHICH)' 2>/dev/null),$(shell $(PYTHON) -c '$(WHICH)' 2>/dev/null))
+.PHONY: $(STAMP)
+endif
+endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -80,7 +87,7 @@ e2e: $(STAMP) ## only the tests that drive the product from outside
 	@$(BIN)/pytest -m e2e $(ARGS)
 
 clean: ## remove what these commands made
-	@rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	@rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache bg.png film.mp4
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # uv installs the pins in seconds where pip takes a minute or more; it is one of them, and pip brings it. Where

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-LINE_BYTES = 1 << 20
-
 
 class Told:
     """The end that tells: starts `python -m module` on entry and says hello to it."""

@@ -189,7 +189,7 @@ class ExceedsReservation(OanimError):
 
 
 class ReservationEnded(OanimError):
-    """The reservation can no longer be charged, extended or released. The base of the three ways it ends."""
+    """The reservation has ended. The base of the three ways it does."""
 
     state = _Text()
     reserved_micros = _Number()
@@ -210,7 +210,9 @@ class AlreadyReleased(ReservationEnded):
 
 
 class ReservationExpired(ReservationEnded):
-    """The reservation's ttl ran out, and the time for a late Commit with it."""
+    """The reservation's ttl ran out. Work that was done is still charged by one commit within 24 hours of
+    that; a commit gets this error only after them.
+    """
 
     for_reason = "RESERVATION_EXPIRED"
 
@@ -296,7 +298,7 @@ class NotFound(OanimError):
 
 
 class OutputGone(OanimError):
-    """The provider no longer keeps the output."""
+    """The output is no longer kept: a file by the provider, a video or a bundle by the service."""
 
     for_reason = "OUTPUT_GONE"
 
@@ -383,6 +385,6 @@ class RenderFailed(OanimError):
 
 
 class DeadlinePassed(OanimError):
-    """The work was not done within 24 hours. Nothing was charged."""
+    """The work, a generation or a render, was not done in its time. Nothing was charged."""
 
     for_reason = "DEADLINE_PASSED"

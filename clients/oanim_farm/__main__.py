@@ -18,10 +18,8 @@ import click
 
 from oanim import Client, KeyInvalid, WrongRole
 from oanim_farm.heart import TIMES
-from oanim_farm.job import Tools
 from oanim_farm.settings import BadSettingError, Settings
 from oanim_farm.slots import taken
-from oanim_farm.worker import Worker
 from oanim_remotion import browser
 from oanim_remotion.errors import RemotionError
 from oanim_remotion.installation import installation
@@ -45,6 +43,8 @@ def main() -> None:
         code = _sentence(f"{error}", 2)
     except (KeyInvalid, WrongRole) as error:
         code = _sentence(error.message, 4)
+    except ModuleNotFoundError as error:
+        code = _sentence(f"this needs {error.name}, which is not installed: pip install 'oanim[farm]'", 1)
     except (RemotionError, ValueError, OSError) as error:
         code = _sentence(f"{error}", 1)
     # A thread that waits for an answer which never comes must not keep the process.
@@ -55,9 +55,13 @@ def main() -> None:
 def work(settings: Settings, times: Times = TIMES) -> None:
     """Work until a signal.
 
+    :raises ModuleNotFoundError: without the packages of the extra `farm`.
     :raises RemotionError: without a Remotion, or a browser.
     :raises OanimError: when the service will not have the key.
     """
+    from oanim_farm.job import Tools
+    from oanim_farm.worker import Worker
+
     _log()
     _hide_memory()
     connect = partial(Client, os.environ.pop("ANIMATE_API_KEY", ""))

@@ -23,6 +23,9 @@ OLDEST = (4, 0, 424)
 _PINS = resources.files("oanim_remotion") / "project"
 _PINNED = ("package.json", "package-lock.json")
 _OURS = ("ANIMATE_", "OANIM_")
+# What npm says of a fault: facts by their names, then sentences, of which the last ones are advice.
+_FAULT = re.compile(r"npm (?:error|ERR!) (?:(code|syscall|path|dest|file|errno) )?(.+)")
+_TELLING = ("code", "syscall", "path")
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 
 
@@ -96,12 +99,21 @@ def _install(target: Path) -> None:
             check=False,
         )
         if done.returncode:
-            last = done.stdout.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-            raise NoRemotion(f"npm could not install Remotion: {last[0]}")
+            why = _cause(done.stdout) or f"exit code {done.returncode}"
+            raise NoRemotion(f"npm could not install Remotion: {why}")
         unfinished.chmod(0o755)
         unfinished.rename(target)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _cause(said: str) -> str:
+    """The fault that npm names, and the first sentence about it; where it names none, its last line."""
+    lines = said.strip().splitlines()
+    faults = [found for line in lines if (found := _FAULT.fullmatch(line.strip()))]
+    facts = " ".join(found[2] for found in faults if found[1] in _TELLING)
+    sentence = next((found[2] for found in faults if not found[1]), "")
+    return ": ".join(filter(None, (facts, sentence))) or "".join(lines[-1:])
 
 
 def _installation(folder: Path, node: str, package: Path) -> Installation:

@@ -71,7 +71,7 @@ def serve(*, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Say how to talk to it as one line of JSON.")
 def dev(data: Path | None, port: int | None, *, as_json: bool) -> None:
     """Serve with made-up providers and made-up money, and print a key of each role."""
-    with _sentences(), ExitStack() as stack:
+    with _sentences("server,sandbox"), ExitStack() as stack:
         from oanim_server.app import App
         from oanim_server.sandbox import FalSandbox, StripeSandbox
         from oanim_server.web.webhook import PATH
@@ -216,8 +216,8 @@ def _log(settings: Settings) -> None:
 
 
 @contextmanager
-def _sentences() -> Iterator[None]:
-    """Turn what may go wrong into a sentence and an exit code."""
+def _sentences(extras: str = "server") -> Iterator[None]:
+    """Turn what may go wrong into a sentence and an exit code; `extras` are those whose packages it needs."""
     try:
         yield
     except BadSettingError as error:
@@ -226,6 +226,8 @@ def _sentences() -> Iterator[None]:
         raise
     except KeyboardInterrupt:
         sys.exit(130)
+    except ModuleNotFoundError as error:
+        _fail(f"this needs {error.name}, which is not installed: pip install 'oanim[{extras}]'", 1)
     except Exception as error:
         from oanim_server.database.engine import DatabaseError
         from oanim_server.ledger.audit import AnchorError

@@ -28,9 +28,13 @@ if TYPE_CHECKING:
 
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return python("-m", "oanim_server", *arguments, **environment)
+
+
+def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("OANIM_")}
     return subprocess.run(
-        [sys.executable, "-m", "oanim_server", *arguments],
+        [sys.executable, *arguments],
         env={**inherited, **environment},
         capture_output=True,
         text=True,
@@ -294,6 +298,28 @@ def test_serve_without_a_providers_key_says_so(tmp_path: Path) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             next(calls.generate.Generate(request, metadata=calls.user.metadata, timeout=SECONDS))
         assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+@pytest.mark.parametrize(
+    ("package", "words", "extras"),
+    [
+        ("psycopg", ["serve"], "server"),
+        ("sqlalchemy", ["keys", "create", "--role", "service", "--name", "pipeline"], "server"),
+        ("orjson", ["admin", "accounts"], "server"),
+        ("psycopg", ["dev"], "server,sandbox"),
+        ("av", ["dev"], "server,sandbox"),
+        ("PIL", ["dev"], "server,sandbox"),
+    ],
+)
+def test_a_package_that_is_not_installed_is_one_sentence_and_exit_1(
+    tmp_path: Path, package: str, words: list[str], extras: str
+) -> None:
+    without = f"import sys; sys.modules[{package!r}] = None; from oanim_server.__main__ import main; main()"
+    assert said(python("-c", without, *words, OANIM_DATA=str(tmp_path))) == (
+        1,
+        "",
+        f"oanim-server: this needs {package}, which is not installed: pip install 'oanim[{extras}]'\n",
+    )
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])

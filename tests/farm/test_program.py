@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 PROGRAM = str(Path(sys.executable).with_name("oanim-farm"))
 KEY = "anim_abcdefgh_abcdefghijklmnopqrstuvwx"
+PAGE = (Path(__file__).parents[2] / "docs" / "farm.md").read_text()
 
 
 @pytest.fixture
@@ -63,6 +65,22 @@ def running(
 def test_it_says_what_it_is() -> None:
     code, said = run({}, "--help")
     assert (code, "OANIM_FARM_" in said) == (0, True)
+
+
+def test_without_the_packages_of_its_extra_it_says_how_to_have_them(environment: dict[str, str]) -> None:
+    without = "import sys; sys.modules['av'] = None; from oanim_farm.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", without],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS,
+    )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "oanim-farm: this needs av, which is not installed: pip install 'oanim[farm]'\n",
+    )
 
 
 def test_a_bad_setting_is_named(environment: dict[str, str]) -> None:
@@ -124,6 +142,27 @@ def test_its_environment_is_hidden_from_others_of_its_user(
         assert (KEY.encode() in seen(ordinary), seen(hidden)) == (True, b"")
         ordinary.kill()
         hidden.kill()
+
+
+def test_the_unit_of_the_page_gets_a_worker_to_ready(
+    environment: dict[str, str], programs: Path, farm_folder: Path, tmp_path: Path, server: ScriptedServer
+) -> None:
+    settings = re.findall(r"^(Environment|CacheDirectory)=(.+)$", PAGE, re.MULTILINE)
+    [cache] = [f"/var/cache/{value}" for name, value in settings if name == "CacheDirectory"]
+    meant = [value.replace(cache, str(farm_folder)) for name, value in settings if name == "Environment"]
+    npm = tmp_path / "npm"
+    npm.write_text(f'#!/bin/sh\nmkdir "$HOME/.npm" && exec {programs / "npm"} "$@"\n')
+    npm.chmod(0o755)
+    # The home of a DynamicUser is /, where it may write nothing; in this one not even root may.
+    of_unit = {**environment, "HOME": "/proc", "PATH": f"{tmp_path}{os.pathsep}{environment['PATH']}"}
+    del of_unit["OANIM_FARM_FOLDER"]
+    of_unit |= dict(variable.split("=", 1) for variable in meant)
+    server.script(LEASE, NO_WORK)
+    with subprocess.Popen([PROGRAM], env=of_unit, stderr=subprocess.PIPE, text=True) as process:
+        log = process.stderr or ()
+        is_ready = any(line.endswith(f" ready: 1 at a time, in {farm_folder}\n") for line in log)
+        process.kill()
+    assert is_ready
 
 
 def test_a_service_that_is_away_is_waited_for(environment: dict[str, str], free_port: int) -> None:

@@ -114,11 +114,47 @@ def test_a_damaged_installation_is_said_to_be_one(programs: Path, tmp_path: Path
         of_project(tmp_path)
 
 
-def test_an_installation_that_breaks_off_leaves_nothing(programs: Path, tmp_path: Path) -> None:
-    program(programs, "npm", "mkdir node_modules; echo 'npm error network' >&2; exit 1")
-    with pytest.raises(NoRemotion, match="npm could not install Remotion: npm error network"):
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        (
+            """\
+npm error code EACCES
+npm error syscall mkdir
+npm error path /.npm
+npm error errno EACCES
+npm error
+npm error Your cache folder contains root-owned files.
+npm error
+npm error To permanently fix this problem, please run:
+npm error   sudo chown -R 65534:65534 "/.npm"
+npm error You can rerun the command with `--loglevel=verbose` to see the logs in your terminal""",
+            "EACCES mkdir /.npm: Your cache folder contains root-owned files.",
+        ),
+        (
+            """\
+npm ERR! code ENOTFOUND
+npm ERR! syscall getaddrinfo
+npm ERR! errno ENOTFOUND
+npm ERR! network request to https://packages.example failed, reason: ENOTFOUND
+npm ERR! network This is a problem related to network connectivity.
+
+npm ERR! A complete log of this run can be found in: /.npm/_logs/debug-0.log""",
+            "ENOTFOUND getaddrinfo: network request to https://packages.example failed, reason: ENOTFOUND",
+        ),
+        ("npm: it is broken", "npm: it is broken"),
+        ("", "exit code 1"),
+    ],
+)
+def test_an_installation_that_breaks_off_leaves_nothing_and_says_why(
+    programs: Path, tmp_path: Path, said: str, cause: str
+) -> None:
+    (tmp_path / "said").write_text(said)
+    program(programs, "npm", f"mkdir node_modules; cat {tmp_path}/said >&2; exit 1")
+    with pytest.raises(NoRemotion) as broken:
         installation(tmp_path / "cache")
 
+    assert str(broken.value).removeprefix("npm could not install Remotion: ") == cause
     assert [path.name for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"] == []
 
 

@@ -30,7 +30,6 @@ SPEC: dict[str, Any] = {
 }
 # 100 frames of 10,000 pixels at 10 a second are 100 kilopixel-seconds, and each costs 2 micro-USD.
 QUOTE = 200
-PER_FRAME = 2
 VIDEO = b"a video, by its worker's word" * 10_000
 CHUNK = 1 << 16
 

@@ -119,6 +119,7 @@ def test_metrics_count_calls_and_groups(server: RunningServer, calls: Calls) -> 
         "oanim_group_operations_count ",
         "oanim_commit_seconds_sum ",
         'oanim_generations_total{outcome="PROVIDER_UNKNOWN"}',
+        "oanim_generation_leases_lost_total ",
     }
 
     def metrics() -> str:

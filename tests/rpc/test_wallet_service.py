@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from openanimate.metering.v1 import wallet_service_pb2 as pb
 from openanimate.metering.v1.reservation_pb2 import (
     RESERVATION_STATE_ACTIVE,
     RESERVATION_STATE_COMMITTED,
+    RESERVATION_STATE_SETTLED_LATE,
     PinnedPrice,
     Reservation,
     SpendScope,
@@ -138,6 +140,22 @@ def test_an_extension_adds_amount_and_time(calls: Calls) -> None:
     assert (answer.reservation.held_micros, answer.wallet.held_micros) == (150, 150)
     longer = answer.reservation.expires_at.ToMicroseconds() - held.reservation.expires_at.ToMicroseconds()
     assert 3_590_000_000 <= longer < 3_600_000_000
+
+
+def test_after_the_ttl_an_extension_is_told_to_commit_which_is_taken(calls: Calls) -> None:
+    held = reserve(calls, 100, ttl_seconds=1).reservation
+    time.sleep(max(0.0, held.expires_at.ToMicroseconds() / 1e6 - time.time()) + 0.1)
+    more = pb.ExtendRequest(reservation_id=held.reservation_id, idempotency_key=new_key(), amount_micros=50)
+    refused = calls.refused(calls.wallet.Extend, more)
+    assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "RESERVATION_EXPIRED")
+    assert refused.message == (
+        "The reservation's time has run out: commit what was done within 24 hours of its end, and reserve "
+        "anew for more."
+    )
+    charge = pb.CommitRequest(reservation_id=held.reservation_id, idempotency_key=new_key(), amount_micros=70)
+    answer = calls(calls.wallet.Commit, charge)
+    assert (answer.reservation.state, answer.charged_micros) == (RESERVATION_STATE_SETTLED_LATE, 70)
+    assert wallet_of(calls).balance_micros == FREE - 70
 
 
 def test_a_priced_line_pins_its_price(calls: Calls) -> None:

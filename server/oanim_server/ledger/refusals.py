@@ -145,7 +145,7 @@ class AlreadyReleased(ReservationEnded):
 
 
 class ReservationExpired(ReservationEnded):
-    """The ttl ran out."""
+    """The ttl ran out; for a Commit, the time to settle late, too."""
 
 
 @dataclass(eq=False)

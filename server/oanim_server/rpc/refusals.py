@@ -126,7 +126,10 @@ TABLE: dict[type[ledger.Refusal], Row] = {
     ledger.ReservationExpired: Row(
         StatusCode.FAILED_PRECONDITION,
         "RESERVATION_EXPIRED",
-        lambda _: "The reservation's time has run out: reserve anew, and extend it while the work lasts.",
+        lambda _: (
+            "The reservation's time has run out: commit what was done within 24 hours of its end, and "
+            "reserve anew for more."
+        ),
         _ENDED,
     ),
     accounts.KeyInvalid: Row(

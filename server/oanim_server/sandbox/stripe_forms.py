@@ -139,9 +139,6 @@ class Params:
             )
         return int(value)
 
-    def maybe(self, name: str) -> int | None:
-        return self.integer(name) if name in self else None
-
     def flag(self, name: str, *, default: bool = False) -> bool:
         return self.choice(name, ("true", "false"), str(default).lower()) == "true"
 

@@ -80,6 +80,11 @@ class GenerationMetrics(Collector):
         yield CounterMetricFamily(
             "oanim_generation_takeovers", "Jobs taken over from a server that stopped.", counts.takeovers
         )
+        yield CounterMetricFamily(
+            "oanim_generation_leases_lost",
+            "Jobs whose lease here was lost to another server.",
+            counts.leases_lost,
+        )
 
 
 class RenderMetrics(Collector):

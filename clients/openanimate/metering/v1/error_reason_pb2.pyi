@@ -52,7 +52,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     state, reserved_micros, captured_micros, wallet_seq.
     """
     ERROR_REASON_RESERVATION_EXPIRED: _ErrorReason.ValueType  # 7
-    """The reservation's ttl ran out, and the time for a late Commit with it.
+    """The reservation's ttl ran out. Work that was done is still charged by one
+    Commit within 24 hours of that; a Commit gets this reason only after them.
     Status: FAILED_PRECONDITION. Metadata: state, reserved_micros,
     captured_micros, wallet_seq.
     """
@@ -207,7 +208,8 @@ ERROR_REASON_ALREADY_RELEASED: ErrorReason.ValueType  # 6
 state, reserved_micros, captured_micros, wallet_seq.
 """
 ERROR_REASON_RESERVATION_EXPIRED: ErrorReason.ValueType  # 7
-"""The reservation's ttl ran out, and the time for a late Commit with it.
+"""The reservation's ttl ran out. Work that was done is still charged by one
+Commit within 24 hours of that; a Commit gets this reason only after them.
 Status: FAILED_PRECONDITION. Metadata: state, reserved_micros,
 captured_micros, wallet_seq.
 """

@@ -29,9 +29,13 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     ROLE_WORKER: _Role.ValueType  # 2
     """A render worker."""
     ROLE_SERVICE: _Role.ValueType  # 3
-    """An internal service: wallet reads and reservations of any account."""
+    """An internal service: wallet reads, quotes, reservations that it alone may
+    change, and usage (Meter, StreamUsage), of any account.
+    """
     ROLE_ADMIN: _Role.ValueType  # 4
-    """An operator: every read, and the price table; no spending."""
+    """An operator: AdminService (credits, refunds, freezes), the price table, and
+    reads of any account, but of its API keys and files; it starts no work.
+    """
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
     """What an API key may do."""
@@ -43,7 +47,11 @@ ROLE_USER: Role.ValueType  # 1
 ROLE_WORKER: Role.ValueType  # 2
 """A render worker."""
 ROLE_SERVICE: Role.ValueType  # 3
-"""An internal service: wallet reads and reservations of any account."""
+"""An internal service: wallet reads, quotes, reservations that it alone may
+change, and usage (Meter, StreamUsage), of any account.
+"""
 ROLE_ADMIN: Role.ValueType  # 4
-"""An operator: every read, and the price table; no spending."""
+"""An operator: AdminService (credits, refunds, freezes), the price table, and
+reads of any account, but of its API keys and files; it starts no work.
+"""
 Global___Role: _TypeAlias = Role  # noqa: Y015
