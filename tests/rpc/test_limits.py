@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from openanimate.metering.v1 import account_service_pb2 as account
+from openanimate.metering.v1 import generate_service_pb2 as generate
 from openanimate.metering.v1 import pricing_service_pb2 as pricing
 from openanimate.metering.v1 import wallet_service_pb2 as wallet
 from openanimate.metering.v1.account_service_pb2_grpc import AccountServiceStub
@@ -248,6 +249,31 @@ def open_reflection(channel: grpc.Channel) -> Iterator[object]:
     asked = SimpleQueue[reflection_pb2.ServerReflectionRequest]()
     asked.put(reflection_pb2.ServerReflectionRequest(list_services=""))
     return cast("Iterator[object]", stub.ServerReflectionInfo(iter(asked.get, None), timeout=SECONDS))
+
+
+def test_small_messages_of_a_stream_count_as_calls_and_large_ones_do_not(tmp_path: Path) -> None:
+    limits = {"OANIM_CALLS_PER_SECOND": "10", "OANIM_BURST": "10"}
+    with running({"OANIM_DATA": str(tmp_path), **limits}) as server:
+        took = []
+        for size in (1, 1 << 16):
+            calls = Calls(server.channel, server.sign_up())
+            picture = b"\x89PNG\r\n\x1a\n".ljust(30 * size, b"\0")
+            chunks = [
+                generate.UploadInputRequest(chunk=picture[start : start + size])
+                for start in range(0, len(picture), size)
+            ]
+            began = time.monotonic()
+            calls(calls.generate.UploadInput, iter(chunks))  # type: ignore[arg-type]
+            took.append(time.monotonic() - began)
+        small, large = took
+        # The stream and the first nine are the burst.
+        assert small > 2.0
+        assert large < 1.0
+        reflection: Any = reflection_pb2_grpc.ServerReflectionStub(server.channel)
+        began = time.monotonic()
+        asked = [reflection_pb2.ServerReflectionRequest(list_services="")] * 30
+        assert len(list(reflection.ServerReflectionInfo(iter(asked), timeout=SECONDS))) == 30
+        assert time.monotonic() - began > 1.5
 
 
 def test_an_address_without_a_key_has_so_many_streams_open(strict: RunningServer) -> None:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from oanim_server.accounts.authenticator import Authenticator
     from oanim_server.accounts.values import Caller
+    from oanim_server.rpc.admission import Rate
     from oanim_server.rpc.edge import Edge
     from oanim_server.rpc.metrics import MethodCounts
     from oanim_server.rpc.roles import Roles
@@ -50,6 +51,9 @@ log = logging.getLogger(__name__)
 
 # How long a stream that is ended may take to send the message that it is sending.
 WRITE_SECONDS = 1.0
+# A smaller message of a stream that is not paced by its operations costs as much as a call: thousands of them
+# would be free otherwise. Larger ones are bounded by what a stream may bring.
+SMALL_BYTES = 16 * 1024
 # How long a unary call that names no deadline may take.
 UNARY_SECONDS = 60.0
 _TOO_LATE = Answer(
@@ -197,9 +201,7 @@ class Handler(Call):
     @contextmanager
     def open(self) -> Iterator[None]:
         """Count an open stream, and make it one that can be ended."""
-        holder: int | str | None = None
-        if self.edge.authenticator is not None:
-            holder = self.address if self.method.roles is None else self.caller.account_id
+        holder = None if self.edge.authenticator is None else self._whose()[0]
         streams = self.edge.streams
         if holder is not None:
             streams.enter(holder)
@@ -217,12 +219,18 @@ class Handler(Call):
 
         :raises Draining: when the server begins to drain while a stream waits to be opened.
         """
-        rate = self.edge.limits.rates[self.caller.role]
-        seconds = self.edge.buckets.spend(self.caller.account_id, rate, operations, perf_counter())
+        seconds = self.edge.buckets.spend(*self._whose(), operations, perf_counter())
         if seconds:
             await asyncio.sleep(seconds)
             if self._task is None and self.edge.draining:
                 raise Draining
+
+    def _whose(self) -> tuple[int | str, Rate]:
+        """Whom the call counts for, an account or an address without a key, and how much that may ask for."""
+        limits = self.edge.limits
+        if self.method.roles is None:
+            return self.address, limits.keyless
+        return self.caller.account_id, limits.rates[self.caller.role]
 
     def _read_headers(self) -> None:
         request_id = ""
@@ -353,7 +361,13 @@ class Streaming(Handler):
     async def requests(self, source: AsyncIterator[bytes]) -> AsyncIterator[Message]:
         """Each request as it arrives."""
         async for raw in source:
-            yield self.parsed(raw)
+            yield await self.taken(raw)
+
+    async def taken(self, raw: bytes) -> Message:
+        """Read a request when the caller's rate has room for it. Refuses as `parsed`."""
+        if len(raw) < SMALL_BYTES and not self.method.paced and self.edge.authenticator is not None:
+            await self.paced(1)
+        return self.parsed(raw)
 
 
 class StreamUnary(Streaming):
@@ -383,7 +397,7 @@ class StreamStream(Streaming):
             if self._ended_by is not None:
                 return
             self._in_hand += 1
-            yield self.parsed(raw)
+            yield await self.taken(raw)
 
     async def respond(self, source: AsyncIterator[bytes]) -> None:
         with self.open():
