@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -101,7 +103,15 @@ TAMPERED = {
     ),
     "more than was taken was taken elsewhere": (
         the_credit("elsewhere_micros", 90),
-        "credit 3: more was taken elsewhere",
+        "credit 3: taken elsewhere: 101 is stored, 11 is right",
+    ),
+    "a little less was taken elsewhere": (
+        the_credit("elsewhere_micros", -1),
+        "credit 3: taken elsewhere: 10 is stored, 11 is right",
+    ),
+    "nothing was taken elsewhere": (
+        the_credit("elsewhere_micros", -11),
+        "credit 3: taken elsewhere: 0 is stored, 11 is right",
     ),
     "a credit removed": ("DELETE FROM purchase_credits WHERE number = 3", "credit 3: the journal knows it"),
     "what a lot lost to its expiry": (
@@ -210,6 +220,103 @@ def test_what_is_made_up_is_found(ledger: Driven, shop: Shop, change: tuple[str,
         ledger.sql(statement, **({"w": wallet_id} if ":w" in statement else {}))
     problems = ledger.problems()
     assert any(problem.startswith(f"{account_text(wallet_id)}: {found}") for problem in problems), problems
+
+
+# What was taken elsewhere ---------------------------------------------------------------------------
+
+SHORT = Purchase("short", 100, lifetime=DAY)
+
+
+def elsewhere(ledger: Driven) -> int:
+    [(micros,)] = ledger.rows("SELECT elsewhere_micros FROM purchase_credits")
+    return int(micros)
+
+
+def held_and_refunded(ledger: Driven, shop: Shop) -> tuple[int, int]:
+    """A wallet with a hold of 60 of a purchase of 100, of which 50 were taken back: 40, and 10 elsewhere."""
+    wallet_id = ledger.open_wallet(1_000)  # 1
+    shop.sell(wallet_id, SHORT)  # 2
+    number = ledger.hold(wallet_id, 60, ttl=30 * DAY)  # 3
+    shop.tell(wallet_id, SHORT, Refunded("a", 50))  # 4
+    assert elsewhere(ledger) == 10
+    return wallet_id, number
+
+
+def forge(ledger: Driven, micros: int) -> None:
+    """Write what was taken elsewhere, as somebody with the file, or a superuser, can."""
+    statement = f"UPDATE purchase_credits SET elsewhere_micros = {micros}"
+    if ledger.database.dialect == "postgresql":
+        ledger.sql("ALTER TABLE purchase_credits DROP CONSTRAINT IF EXISTS ck_purchase_credits_elsewhere")
+        ledger.sql(statement)
+        return
+    [(_, _, file)] = ledger.rows("PRAGMA database_list")
+    with closing(sqlite3.connect(file)) as vandal:
+        vandal.execute("PRAGMA ignore_check_constraints = ON")
+        vandal.execute(statement)
+        vandal.commit()
+
+
+def test_what_was_taken_elsewhere_is_followed_from_row_to_row(ledger: Driven, shop: Shop) -> None:
+    wallet_id = ledger.open_wallet(30)
+    shop.sell(wallet_id, SHORT)
+    first, second = (ledger.hold(wallet_id, 40, ttl=30 * DAY) for _ in range(2))
+    seen = []
+
+    def look() -> None:
+        assert ledger.problems() == []
+        seen.append((elsewhere(ledger), ledger.wallet(wallet_id).debt_micros))
+
+    for refund in (Refunded("a", 25), Refunded("b", 65), Refunded("b", 65, failed=True)):
+        # Of its own 20 are free; what comes back leaves 25 taken, and these elsewhere.
+        shop.tell(wallet_id, SHORT, refund)
+        look()
+    ledger.run(ledger.release(wallet_id, first))
+    look()
+    # The 40 of its own again, the 25 that came back, and 10 that are owed.
+    shop.tell(wallet_id, SHORT, Refunded("c", 75))
+    look()
+    # Of 25 that are not charged 10 pay the debt; the other 15 expire with their lot, and are made up for.
+    ledger.run(ledger.commit(wallet_id, second, 15))
+    look()
+    ledger.clock.forward(DAY)
+    ledger.settle(wallet_id)
+    look()
+    assert seen == [(5, 0), (70, 40), (25, 0), (25, 0), (60, 10), (50, 0), (35, 0)]
+    assert ledger.wallet(wallet_id).balance_micros == 15
+
+
+@pytest.mark.parametrize("forged", [0, 9, 50, -1])
+def test_what_was_taken_elsewhere_is_not_believed(ledger: Driven, shop: Shop, forged: int) -> None:
+    wallet_id, _ = held_and_refunded(ledger, shop)
+    assert ledger.problems() == []
+    forge(ledger, forged)
+    name = account_text(wallet_id)
+    assert ledger.problems() == [f"{name}: credit 2: taken elsewhere: {forged} is stored, 10 is right"]
+
+
+@pytest.mark.parametrize(
+    ("forged", "balance", "left", "found"),
+    [
+        (0, 990, 10, "after the last row: made up for what expired, by credit: [] is stored, [(2, 10)]"),
+        (50, 1_040, -40, "row 6: made up for what expired, by credit: [(2, 50)] is stored, [(2, 10)]"),
+    ],
+)
+def test_what_a_forged_number_has_done_stays_found(
+    ledger: Driven, shop: Shop, *, forged: int, balance: int, left: int, found: str
+) -> None:
+    wallet_id, number = held_and_refunded(ledger, shop)
+    forge(ledger, forged)
+    ledger.clock.forward(DAY)
+    ledger.run(ledger.release(wallet_id, number))
+    assert ledger.wallet(wallet_id).balance_micros == balance
+    name, done = account_text(wallet_id), f"{found} is right"
+    assert ledger.problems() == [
+        f"{name}: {done}",
+        f"{name}: credit 2: taken elsewhere: 0 is stored, {left} is right",
+    ]
+    # Whoever writes there what follows from the rows hides what he wrote before, and not what came of it.
+    forge(ledger, left)
+    assert ledger.problems() == [f"{name}: {done}"]
 
 
 def test_a_limit_where_none_was_ever_set_is_found(ledger: Driven) -> None:

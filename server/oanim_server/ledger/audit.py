@@ -2,13 +2,13 @@
 
 It reads wallet by wallet, and a wallet's reservations and usage items beside its journal, so that its
 memory grows neither with the ledger nor with what one wallet has held and used; of a wallet's lots, rows
-that made some, and days of use it keeps a little each. A row that cannot be read is a problem like any
-other. It believes nothing but the journal's rows: links (I13), entries (I1), and from them balances, lots,
-reservations, usage items, spend counters and usage (I2, I7); and sees that each job has its hold while it
-runs, and not longer (I12). What is reported of a hold that is active is in no row yet: it is checked once it
-was charged. A row that was edited or removed breaks the chain unless every
-later link was written anew; against that, the heads of an earlier audit are kept in a file elsewhere and
-compared.
+that made some, purchases and days of use it keeps a little each. A row that cannot be read is a problem
+like any other. It believes nothing but the journal's rows: links (I13), entries (I1), and from them
+balances, lots, reservations, usage items, what was taken elsewhere in place of a purchase's own parts,
+spend counters and usage (I2, I7); and sees that each job has its hold while it runs, and not longer (I12).
+What is reported of a hold that is active is in no row yet: it is checked once it was charged. A row that
+was edited or removed breaks the chain unless every later link was written anew; against that, the heads of
+an earlier audit are kept in a file elsewhere and compared.
 """
 
 from __future__ import annotations
@@ -85,12 +85,13 @@ def _audit(connection: Connection, report: Report, former: dict[str, tuple[int, 
         holds = check.holds(reservations_of.of(wallet.wallet_id))
         items = check.items(items_of.of(wallet.wallet_id))
         places = check.places(runs_of.of(wallet.wallet_id), latest_places)
-        replay = check.replay(rows_of.of(wallet.wallet_id), holds, items, places)
+        bought = check.bought(credits_of.of(wallet.wallet_id))
+        replay = check.replay(rows_of.of(wallet.wallet_id), holds, items, places, bought)
         check.lots(open_lots, lots_of.of(wallet.wallet_id), replay, holds)
         check.counters()
-        check.credits(credits_of.of(wallet.wallet_id), replay)
+        check.credits(bought)
         check.limits(limits_of.of(wallet.wallet_id), replay)
-        check.seals(notes_of.of(wallet.wallet_id), replay)
+        check.seals(notes_of.of(wallet.wallet_id), replay, bought)
         check.usage(usage_of.of(wallet.wallet_id))
         report.wallets += 1
         report.balance_micros += wallet.balance_micros

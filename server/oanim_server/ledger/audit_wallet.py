@@ -9,20 +9,12 @@ from typing import TYPE_CHECKING, Any
 from oanim_server.database.columns import LOT_COLUMNS
 from oanim_server.ledger import journal, rows
 from oanim_server.ledger.audit_counts import Counts, Subject
+from oanim_server.ledger.audit_credits import PAID, Credits
 from oanim_server.ledger.audit_findings import Findings
 from oanim_server.ledger.audit_holds import Holds
 from oanim_server.ledger.audit_items import Items
 from oanim_server.ledger.audit_places import Places
-from oanim_server.ledger.values import (
-    Account,
-    Credit,
-    Kind,
-    Limit,
-    Lot,
-    Note,
-    Origin,
-    Wallet,
-)
+from oanim_server.ledger.values import Account, Kind, Limit, Lot, Note, Origin, Wallet
 from oanim_server.ledger.windows import Period, window_named
 
 if TYPE_CHECKING:
@@ -34,8 +26,6 @@ _NOTED = (Kind.GRANT, Kind.ADJUSTMENT, Kind.FREEZE)
 _GIFTS = (Origin.SIGN_UP, Origin.GRANT)
 # Where an open lot says when it expires, if it does.
 _EXPIRES_AT = LOT_COLUMNS.index("expires_at") - 1
-# Rows that a payment made.
-_PAID = (Kind.PURCHASE, Kind.REVERSAL, Kind.REINSTATEMENT)
 
 
 @dataclass(slots=True)
@@ -63,7 +53,8 @@ class _Sealed:
     kind: int
     seal: bytes | None
     lots: list[int]
-    entries: list[list[int]]
+    # The purchase's credit that it made or changed, 0 for none.
+    credit: int
 
 
 @dataclass(slots=True)
@@ -96,7 +87,6 @@ class Check:
         # Numbers of lots, also of those that cannot be read.
         self._seen: set[int] = set()
         self._lots: dict[int, Lot] = {}
-        self._credits: dict[int, Credit] = {}
         self._stored: dict[Subject, list[int]] = {}
         self._counts = Counts(self._stored)
 
@@ -117,19 +107,26 @@ class Check:
         """Where the wallet looks for its rows, to be walked along beside them."""
         return Places(filed, latest, self._findings)
 
-    def replay(self, found: Iterator[Any], holds: Holds, items: Items, places: Places) -> _Replay:
+    def bought(self, found: Iterator[Any]) -> Credits:
+        """What the wallet's purchases credited, to be walked along beside its journal."""
+        return Credits(found, self._findings)
+
+    def replay(
+        self, found: Iterator[Any], holds: Holds, items: Items, places: Places, bought: Credits
+    ) -> _Replay:
         """I1 and I13: entries, running balances, gapless numbers, links; what was held and used beside it."""
         replay = _Replay()
         for *values, place in found:
             self._report.transactions += 1
             row = journal.Row(*values)
-            self._row(row, replay)
+            self._row(row, replay, bought)
             holds.row(row)
             items.row(row)
             places.row(row.seq, place)
         holds.end()
         items.end()
         places.end()
+        bought.end()
         self._report.reservations += holds.count
         wallet = self._wallet
         self._same("rows in the journal", replay.seq, wallet.seq)
@@ -142,13 +139,13 @@ class Check:
             self._off(f"the anchor knows {self._anchored[0]} rows, the journal {replay.seq}")
         return replay
 
-    def _row(self, row: journal.Row, replay: _Replay) -> None:
+    def _row(self, row: journal.Row, replay: _Replay, bought: Credits) -> None:
         where = f"row {row.seq}: "
         self._same(where + "number", row.seq, replay.seq + 1)
         if row.at < replay.at:
             self._off(f"{where}it is earlier than the row before it")
         entries = self._entries(where, row, replay)
-        self._lot_movements(where, row, replay, entries)
+        self._lot_movements(where, row, replay, entries, bought)
         replay.link = journal.link_of(replay.link, tuple(row[:-1]))
         if replay.link != bytes(row.link):
             self._off(f"{where}the chain is broken: this row or one before it was changed or removed")
@@ -169,18 +166,21 @@ class Check:
         replay.balance_micros += sum(micros for account, micros in entries if account == Account.WALLET)
         revenue = sum(micros for account, micros in entries if account == Account.REVENUE)
         self._same(where + "charged and uncollected", revenue, row.charged_micros + row.uncollected_micros)
-        if row.kind not in _PAID:
+        if row.kind not in PAID:
             for account, micros in entries:
                 replay.otherwise[account] += micros
         self._same(where + "balance", row.balance_micros, replay.balance_micros)
         return entries
 
-    def _lot_movements(self, where: str, row: journal.Row, replay: _Replay, entries: list[list[int]]) -> None:
+    def _lot_movements(
+        self, where: str, row: journal.Row, replay: _Replay, entries: list[list[int]], bought: Credits
+    ) -> None:
         moved = self._findings.numbers(where + "its lots", row.lots, 3)
         made = [number for number, _, _ in moved if number not in replay.lots]
+        credit = bought.row(row, entries, moved, made)
         sealed = made or row.seal is not None or row.kind in _NOTED
         if sealed and not row.reservation and row.kind != Kind.USAGE:
-            replay.sealed[row.seq] = _Sealed(row.kind, row.seal and bytes(row.seal), made, entries)
+            replay.sealed[row.seq] = _Sealed(row.kind, row.seal and bytes(row.seal), made, credit)
         for number, remaining, held in moved:
             replay.lots[number][0] += remaining
             replay.lots[number][1] += held
@@ -238,52 +238,9 @@ class Check:
         for subject, window in self._counts.counters:
             self._off(f"{_scope(subject, window)}: reservations count under it, the table does not know it")
 
-    def credits(self, found: Iterator[Any], replay: _Replay) -> None:
+    def credits(self, bought: Credits) -> None:
         """What purchases credited, and that what was taken back of it is where it is said to be."""
-        self._credits = {credit.number: credit for credit in (Credit(*values) for values in found)}
-        booked: defaultdict[int, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
-        for seq, made in replay.sealed.items():
-            if made.kind == Kind.PURCHASE and seq not in self._credits:
-                self._off(f"credit {seq}: the journal knows it, the table does not")
-            for account, micros in made.entries if made.kind in _PAID else ():
-                booked[self._credit_of(seq, made)][account] += micros
-        for number, credit in self._credits.items():
-            self._credit(credit, replay.sealed.get(number), booked[number])
-
-    def _credit_of(self, seq: int, made: _Sealed) -> int:
-        """The credit that a row made or changed; its seal has the purchase's id."""
-        if made.kind == Kind.PURCHASE:
-            return seq
-        lots = [self._lots[number] for number in made.lots if number in self._lots]
-        seals = {
-            journal.seal_of_made(lots, [credit.purchase_id]): credit.number
-            for credit in self._credits.values()
-        }
-        return seals.get(made.seal, 0)
-
-    def _credit(self, credit: Credit, made: _Sealed | None, booked: defaultdict[int, int]) -> None:
-        where = f"credit {credit.number}: "
-        paid, bonus = self._lots.get(credit.paid_lot), self._lots.get(credit.bonus_lot)
-        if (
-            made is None
-            or made.kind != Kind.PURCHASE
-            or sorted(made.lots) != sorted(credit.lots)
-            or paid is None
-            or paid.origin is not Origin.PURCHASE
-            or (bonus is None) != (credit.bonus_lot == 0)
-        ):
-            self._off(f"{where}the journal does not know it")
-            return
-        of_bonus, lapsed = (bonus.amount_micros, bonus.lapsed_micros) if bonus else (0, 0)
-        promotions = booked[Account.PROMOTIONS] + of_bonus + credit.covered_bonus_micros
-        self._same(where + "in stripe", booked[Account.STRIPE] + paid.amount_micros, credit.stripe_micros)
-        self._same(where + "in promotions", promotions, credit.promotions_micros)
-        self._same(where + "in disputes", booked[Account.DISPUTES], credit.disputes_micros)
-        self._same(where + "from breakage", -booked[Account.BREAKAGE], credit.covered_paid_micros)
-        if credit.covered_paid_micros > paid.lapsed_micros or credit.covered_bonus_micros > lapsed:
-            self._off(f"{where}more than has expired counts as taken")
-        if credit.elsewhere_micros > credit.from_wallet_micros:
-            self._off(f"{where}more was taken elsewhere than was taken at all")
+        bought.compare(self._lots)
 
     def limits(self, found: Iterator[Any], replay: _Replay) -> None:
         """That the limits are those that were set last, and that nothing is counted but under them."""
@@ -302,7 +259,7 @@ class Check:
             if window and ((subject, window.partition(" ")[0]) not in periods or not _is_window(window)):
                 self._off(f"{_scope(subject, window)}: there is no such limit")
 
-    def seals(self, found: Iterator[Any], replay: _Replay) -> None:
+    def seals(self, found: Iterator[Any], replay: _Replay, bought: Credits) -> None:
         """I13: what the rows of the journal sealed and other tables keep."""
         said = {seq: Note(actor, reason) for _, seq, actor, reason in found}
         for seq, made in replay.sealed.items():
@@ -311,8 +268,8 @@ class Check:
             words: Sequence[object] = ()
             if made.kind in _NOTED:
                 words = said.pop(seq, ())
-            elif made.kind in _PAID:
-                credit = self._credits.get(self._credit_of(seq, made))
+            elif made.kind in PAID:
+                credit = bought.stored.get(made.credit)
                 words = [credit.purchase_id] if credit else ["?"]
             lots = [self._lots[number] for number in made.lots if number in self._lots]
             if made.seal != journal.seal_of_made(lots, words):
