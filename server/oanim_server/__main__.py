@@ -1,7 +1,8 @@
 """The commands of the server's machine. What goes wrong is one sentence on stderr, never a traceback.
 
-Exit codes: 0 done, 1 failed (an audit that found something, too), 2 a setting or an argument. Imports are
-made where they are needed: a command that makes a key does not wait for the web server's.
+Exit codes: 0 done, 1 failed (an audit that found something, too), 2 a setting or an argument, 130
+interrupted. Imports are made where they are needed: a command that makes a key does not wait for the web
+server's.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oanim_server.operating import Operator, admin, ask
+from oanim_server.operating import Operator, admin, ask, key_option
 from oanim_server.settings import BadSettingError, Secret, Settings
 
 if TYPE_CHECKING:
@@ -134,16 +135,18 @@ def keys() -> None:
 @keys.command()
 @click.option("--role", type=click.Choice(_ROLES), required=True, help="What the key may do.")
 @click.option("--name", required=True, help="What to call the key and its account.")
+@key_option
 @click.option("--json", "as_json", is_flag=True, help="Answer as one line of JSON.")
-def create(role: str, name: str, *, as_json: bool) -> None:
+def create(role: str, name: str, key: str | None, *, as_json: bool) -> None:
     """Make an account for a role, and its first key, which is shown once."""
     from openanimate.metering.v1.admin_service_pb2 import CreateKeyRequest
     from openanimate.metering.v1.role_pb2 import Role
 
-    request = CreateKeyRequest(
-        role=Role.Value(f"ROLE_{role.upper()}"), name=name, idempotency_key=secrets.token_hex(16)
-    )
+    attempt = key or secrets.token_hex(16)
+    request = CreateKeyRequest(role=Role.Value(f"ROLE_{role.upper()}"), name=name, idempotency_key=attempt)
     made = _ask("CreateKey", request)
+    if not made.secret:
+        _fail(f"the key {made.key_id} was made before, and its secret is shown once.", 1)
     if as_json:
         said = {"account_id": made.account_id, "key_id": made.key_id, "secret": made.secret}
         click.echo(json.dumps(said))
@@ -224,7 +227,9 @@ def _sentences(extras: str = "server") -> Iterator[None]:
         _fail(str(error), 2)
     except click.ClickException:
         raise
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupted:
+        if sentence := str(interrupted):
+            _fail(sentence, 130)
         sys.exit(130)
     except ModuleNotFoundError as error:
         _fail(f"this needs {error.name}, which is not installed: pip install 'oanim[{extras}]'", 1)

@@ -25,15 +25,16 @@ if TYPE_CHECKING:
 _MICROS_PER_USD = 1_000_000
 _MOST_USD = 1_000_000
 _SMALLEST = Decimal("0.000001")
-# The calls of the commands that have a --key.
-_REPEATABLE = frozenset({"GrantCredits", "AdjustBalance", "RefundPurchase"})
 
 
 def ask(settings: Settings, method: str, request: Message) -> Any:
     """Make a call of AdminService, through the server that holds the database or without one.
 
+    What leaves the outcome unknown, an interruption too, names the --key that repeats the call.
+
     :raises RefusedError: when it is refused.
     :raises DatabaseError: when the database cannot be used.
+    :raises KeyboardInterrupt: with a sentence where the call has a key.
     """
     from oanim_server.rpc.local import NobodyThereError, RefusedError, UnansweredError
     from oanim_server.rpc.local import ask as ask_socket
@@ -44,14 +45,20 @@ def ask(settings: Settings, method: str, request: Message) -> Any:
         async with operating(settings):
             return await asyncio.to_thread(ask_socket, settings.socket, method, request)
 
+    # The commands whose calls have one have a --key.
+    key = getattr(request, "idempotency_key", "")
     try:
         try:
             return ask_socket(settings.socket, method, request)
         except NobodyThereError:
             return asyncio.run(alone())
     except UnansweredError as error:
-        key = getattr(request, "idempotency_key", "") if method in _REPEATABLE else ""
         raise RefusedError(f"{error} Add --key {key}" if key else str(error)) from None
+    except KeyboardInterrupt:
+        if not key:
+            raise
+        unknown = "Whether it was done is not known; the same key repeats it without doing it twice"
+        raise KeyboardInterrupt(f"interrupted. {unknown}: add --key {key}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,7 @@ class Usd(click.ParamType[int]):
 _operator = click.make_pass_decorator(Operator)
 _reason = click.option("--reason", required=True, help="Why; it is kept with the row, and the owner sees it.")
 _json = click.option("--json", "as_json", is_flag=True, help="Answer as one line of JSON.")
-_key = click.option("--key", default=None, help="The idempotency key of an earlier try, to repeat it.")
+key_option = click.option("--key", help="The idempotency key of an earlier try, to repeat it.")
 _most = click.option("-l", "--limit", type=click.IntRange(1, 1_000), default=20, help="How many at most.")
 
 
@@ -117,7 +124,7 @@ def accounts(operator: Operator, email: str, limit: int, *, as_json: bool) -> No
 @click.option("--amount", type=Usd(), required=True, help="How much, in USD.")
 @click.option("--expires-days", type=click.IntRange(1, 36_500), help="After how many days it lapses.")
 @_reason
-@_key
+@key_option
 @_json
 @_operator
 def grant(
@@ -149,7 +156,7 @@ def grant(
     "--amount", type=Usd(either_way=True), required=True, help="The change in USD, as 1.50 or -1.50."
 )
 @_reason
-@_key
+@key_option
 @_json
 @_operator
 def adjust(
@@ -170,28 +177,30 @@ def adjust(
 @admin.command()
 @click.argument("account")
 @_reason
+@key_option
 @_json
 @_operator
-def freeze(operator: Operator, account: str, reason: str, *, as_json: bool) -> None:
+def freeze(operator: Operator, account: str, reason: str, key: str | None, *, as_json: bool) -> None:
     """Stop ACCOUNT from starting work."""
-    _freeze(operator, account, reason, frozen=True, as_json=as_json)
+    _freeze(operator, account, reason, key, frozen=True, as_json=as_json)
 
 
 @admin.command()
 @click.argument("account")
 @_reason
+@key_option
 @_json
 @_operator
-def thaw(operator: Operator, account: str, reason: str, *, as_json: bool) -> None:
+def thaw(operator: Operator, account: str, reason: str, key: str | None, *, as_json: bool) -> None:
     """Let ACCOUNT start work again."""
-    _freeze(operator, account, reason, frozen=False, as_json=as_json)
+    _freeze(operator, account, reason, key, frozen=False, as_json=as_json)
 
 
 @admin.command()
 @click.argument("purchase")
 @click.option("--amount", type=Usd(), help="How much of what was paid; without it, all that is left.")
 @_reason
-@_key
+@key_option
 @_json
 @_operator
 def refund(
@@ -266,14 +275,16 @@ def uncollected(operator: Operator, account: str, limit: int, *, as_json: bool) 
     _say(answer, rows or ["Everything was paid for."], as_json=as_json)
 
 
-def _freeze(operator: Operator, account: str, reason: str, *, frozen: bool, as_json: bool) -> None:
+def _freeze(
+    operator: Operator, account: str, reason: str, key: str | None, *, frozen: bool, as_json: bool
+) -> None:
     from openanimate.metering.v1.admin_service_pb2 import FreezeAccountRequest
 
     request = FreezeAccountRequest(
         account_id=_account_id(operator, account),
         frozen=frozen,
         reason=reason,
-        idempotency_key=secrets.token_hex(16),
+        idempotency_key=key or secrets.token_hex(16),
     )
     _say_wallet(operator.ask("FreezeAccount", request), as_json=as_json)
 

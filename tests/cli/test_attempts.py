@@ -125,6 +125,18 @@ def test_a_home_that_cannot_be_written_is_told_of_and_stops_no_work(
     assert "could not be noted, and --key may not repeat it" in ended.err
 
 
+def test_an_attempt_that_another_command_drops_meanwhile_stops_none(
+    cli: Cli, scripted: ScriptedServer
+) -> None:
+    folder = cli.home / ".oanim" / "attempts"
+    folder.mkdir(parents=True)
+    # It is listed, and not there any more.
+    (folder / "dropped.json").symlink_to("nowhere")
+    scripted.script(GENERATE, DONE)
+    ended = cli.run(*make())
+    assert (ended.exit_code, "fault" in ended.err) == (0, False)
+
+
 def test_a_key_of_other_work_is_refused_without_an_invitation_to_pay_twice(
     cli: Cli, scripted: ScriptedServer
 ) -> None:

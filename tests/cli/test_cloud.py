@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
+import re
+import shlex
+import shutil
 import signal
+import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -23,8 +28,9 @@ from tests.sdk.serving import RealServer
 from tests.videos import Seen, made, seen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+    from typing import Self
 
     from openanimate.metering.v1.render_service_pb2 import RenderLease
     from tests.cli.running import Cli
@@ -188,7 +194,7 @@ def test_json_has_the_render_and_the_wallet(user: Cli, worker: Worker) -> None:
 
 def test_without_the_credits_nothing_is_sent(user: Cli, wallet: Callable[[], object]) -> None:
     (user.folder / "compositions.txt").write_text("Main    30      7680x4320       180000 (6000.00 sec)\n")
-    ended = user.run(*CLOUD, "--yes", "--key", "too-much")
+    ended = user.run(*CLOUD, "--yes")
 
     assert (ended.exit_code, ended.out) == (3, "")
     assert ended.err.splitlines()[-1] == (
@@ -254,6 +260,107 @@ def test_the_same_key_is_the_same_render(user: Cli, worker: Worker, wallet: Call
     assert wallet() == (5_000_000 - PRICE, 0)
     assert other.exit_code == 1
     assert "this --key named another request before" in other.err
+
+
+def test_the_same_key_is_the_same_render_where_the_credits_for_another_are_not_there(
+    user: Cli, wallet: Callable[[], object]
+) -> None:
+    # Most of $5.00, held by the first.
+    (user.folder / "compositions.txt").write_text("Main    30      1920x1080       36000 (1200.00 sec)\n")
+    command = (*CLOUD, "--yes", "--key", "nightly")
+    taken = detached(user, command)
+    # On a machine that has not seen the key, in the same session.
+    shutil.rmtree(user.home / ".oanim")
+
+    assert detached(user, command) == taken
+    assert wallet() == (5_000_000, 4_976_640)
+    assert user.run("render", "cancel", taken).exit_code == 0
+
+
+def detached(user: Cli, command: Sequence[str]) -> str:
+    """Start a render, and leave it to itself when it waits for a worker; its id."""
+    with user.start(*command) as process:
+        render_id = line_of(process, "accepted as").split()[2].rstrip(",")
+        line_of(process, "waiting for a worker")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    return render_id
+
+
+def test_a_key_whose_bundle_never_left_counts_where_it_is_used_next(user: Cli) -> None:
+    unsendable = user.folder / "bundled" / "back\\slash"
+    unsendable.touch()
+    assert user.run(*CLOUD, "--key", "k").exit_code == 1
+    unsendable.unlink()
+    user.variables |= {"ANIMATE_SESSION_ID": "elsewhere", "ANIMATE_MAX_USD_PER_RUN": "0.0001"}
+    ended = user.run(*CLOUD, "--key", "k")
+    assert ended.exit_code == 3
+    assert "the session elsewhere has used $0.00 of the $0.0001" in ended.err
+
+
+def test_an_upload_that_is_interrupted_holds_nothing_and_names_its_key(
+    user: Cli, real: RealServer, wallet: Callable[[], object]
+) -> None:
+    (user.folder / "bundled" / "noise.bin").write_bytes(random.Random(1).randbytes(6_000_000))
+    with Stalling(int(real.url.rpartition(":")[2]), most_bytes=3_000_000) as way:
+        user.variables["ANIMATE_API_URL"] = way.url
+        with user.start(*CLOUD) as process:
+            line_of(process, "uploading the bundle")
+            assert way.is_full.wait(30)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=10)
+    assert process.returncode == 130
+    printed = re.search(r"the same key repeats it without doing it twice: oanim (.*)", err)
+    assert printed, err
+    user.variables["ANIMATE_API_URL"] = real.url
+    assert wallet() == (5_000_000, 0)
+    again = shlex.split(printed[1])
+
+    taken = detached(user, again)
+    assert detached(user, again) == taken
+    assert wallet() == (5_000_000, PRICE)
+    assert user.run("render", "cancel", taken).exit_code == 0
+
+
+class Stalling:
+    """A way to a server that passes so many bytes on to it, and then no more; what it answers comes back."""
+
+    def __init__(self, port: int, *, most_bytes: int) -> None:
+        self._target = ("127.0.0.1", port)
+        self._left = most_bytes
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._ends: list[socket.socket] = []
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.is_full = threading.Event()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for end in (self._listener, *self._ends):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._target)
+                self._ends += client, server
+                for way in ((client, server, True), (server, client, False)):
+                    threading.Thread(target=self._pass, args=way, daemon=True).start()
+
+    def _pass(self, source: socket.socket, sink: socket.socket, counted: bool) -> None:  # noqa: FBT001
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                sink.sendall(data)
+                if counted:
+                    self._left -= len(data)
+                    if self._left <= 0:
+                        self.is_full.set()
+                        return
 
 
 def test_a_kill_loses_nothing(user: Cli, worker: Worker, wallet: Callable[[], object]) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pwd
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from oanim.cli import credentials
 from oanim.cli.credentials import Credentials
 from oanim.cli.failures import Failure
+from oanim.cli.running import run
+from openanimate.metering.v1.account_service_pb2 import SignUpResponse
 from tests.cli.running import PROGRAM
 
 if TYPE_CHECKING:
@@ -142,6 +145,28 @@ def test_signing_out_says_that_the_key_stays_valid(cli: Cli) -> None:
     first, second = cli.run("logout"), cli.run("logout", "--json")
     assert (first.exit_code, first.out) == (0, "Signed out; the key itself stays valid.\n")
     assert (second.exit_code, second.out) == (0, '{"signed_out": false}\n')
+
+
+def test_a_key_that_no_home_folder_can_keep_is_shown(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unknown(user_id: int) -> NoReturn:
+        raise KeyError(user_id)
+
+    # A container's user, as a rule.
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setenv("ANIMATE_API_URL", scripted.url)
+    scripted.script("AccountService/SignUp", SignUpResponse(account_id="7", secret="anim_a_b"))
+    exit_code = run(["signup", "--email", "a@example.com", "--yes"])
+    assert (exit_code, *capsys.readouterr()) == (
+        1,
+        "",
+        (
+            "oanim: the key could not be stored; keep it yourself: anim_a_b\n"
+            "oanim: there is no home folder to keep ~/.oanim in. Set HOME.\n"
+        ),
+    )
 
 
 def test_signing_up_does_not_replace_a_stored_key_unasked(cli: Cli) -> None:

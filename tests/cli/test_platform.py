@@ -24,12 +24,14 @@ from openanimate.metering.v1.generate_service_pb2 import (
     GenerationQueued,
     GenerationState,
     GenerationSucceeded,
+    GetGenerationResponse,
     Output,
 )
 from tests.cli.running import PROGRAM, Cli
 from tests.sdk.scripted import Refusal, ScriptedServer
 
 GENERATE, DOWNLOAD = "GenerateService/Generate", "GenerateService/DownloadOutput"
+GET = "GenerateService/GetGeneration"
 MADE = Generation(
     generation_id="7-1",
     state=GenerationState.GENERATION_STATE_SUCCEEDED,
@@ -41,6 +43,9 @@ ACCEPTED = GenerateResponse(accepted=GenerationAccepted(generation=MADE))
 QUEUED = GenerateResponse(queued=GenerationQueued(position=1))
 SUCCEEDED = GenerateResponse(succeeded=GenerationSucceeded(generation=MADE))
 AWAY_NOW = Refusal(StatusCode.UNAVAILABLE)
+GOING_ON = GetGenerationResponse(
+    generation=Generation(generation_id="7-1", state=GenerationState.GENERATION_STATE_RUNNING)
+)
 MAKE = ("assets", "gen-image", "--prompt", "x", "--out", "bg.png")
 
 
@@ -79,6 +84,42 @@ def test_a_service_that_stays_away_is_given_up_with_the_way_to_the_work(
         r"Get it later: oanim assets get 7-1 --out bg\.png",
         given_up.value.sentence,
     )
+
+
+def test_get_waits_for_a_service_that_goes_away_for_longer_than_a_call(
+    cli: Cli, scripted: ScriptedServer
+) -> None:
+    # More than grpc asks by itself.
+    scripted.script(GET, GOING_ON, *[AWAY_NOW] * 8, GetGenerationResponse(generation=MADE))
+    scripted.script(DOWNLOAD, DownloadOutputResponse(chunk=b"png"))
+    ended = cli.run("assets", "get", "7-1", "--out", "bg.png")
+    assert (ended.exit_code, (cli.folder / "bg.png").read_bytes()) == (0, b"png")
+    assert "the service does not answer; asking again" in ended.err.splitlines()
+
+
+def test_get_gives_a_service_up_that_stays_away_and_says_that_the_work_goes_on(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "_PATIENCE_S", 0.3)
+    scripted.script(GET, GOING_ON, AWAY_NOW)
+    with Client("anim_x", url=scripted.url) as client, pytest.raises(Failure) as given_up:
+        platform.Platform(client).get("7-1", Destination(Path("bg.png")), Progress(print, print))
+    assert given_up.value.exit_code == AWAY
+    assert re.fullmatch(
+        r"the service has not answered for \d+ s; the work goes on\. "
+        r"Get it later: oanim assets get 7-1 --out bg\.png",
+        given_up.value.sentence,
+    )
+
+
+def test_get_that_is_refused_while_the_work_runs_says_that_it_goes_on(
+    cli: Cli, scripted: ScriptedServer
+) -> None:
+    scripted.script(GET, GOING_ON, Refusal(StatusCode.INTERNAL, "INTERNAL", {"error_id": "e1"}))
+    ended = cli.run("assets", "get", "7-1", "--out", "bg.png")
+    assert ended.exit_code == 1
+    get = "oanim assets get 7-1 --out bg.png"
+    assert ended.err.splitlines()[-1] == f"The work goes on. Get it later: {get}"
 
 
 def test_an_output_that_is_gone_is_not_promised_for_later(cli: Cli, scripted: ScriptedServer) -> None:

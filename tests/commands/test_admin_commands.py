@@ -10,9 +10,13 @@ import json
 import logging
 import os
 import re
+import signal
+import sqlite3
 import subprocess
+import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -21,6 +25,7 @@ from click.testing import CliRunner
 from oanim_server.__main__ import main
 from oanim_server.logs import NOISY
 from openanimate.metering.v1 import wallet_service_pb2 as wallet
+from openanimate.metering.v1.account_service_pb2 import WhoAmIRequest
 from openanimate.metering.v1.role_pb2 import ROLE_SERVICE
 from openanimate.metering.v1.wallet_service_pb2 import (
     EventUsage,
@@ -28,21 +33,22 @@ from openanimate.metering.v1.wallet_service_pb2 import (
     StreamUsageRequest,
     UsageItem,
 )
+from tests import loopback
 from tests.commands.test_commands import command, said
 from tests.selling import (
     FREE,
     Shop,
+    Stripe,
     environment_of,
     now,
     session_of,
     stripe_of_its_own,
     wallet_of,
 )
-from tests.server import Calls, new_key, running, spawned
+from tests.server import SECONDS, Calls, User, new_key, running, spawned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from openanimate.metering.v1.checkout_service_pb2 import Checkout
 
@@ -163,6 +169,19 @@ def test_a_key_of_every_role_is_made(desk: Desk, role: str) -> None:
         role,
         f"ROLE_{role.upper()}",
     )
+
+
+def test_a_key_is_made_once_for_a_key_and_shown_until_it_is_used(tmp_path: Path) -> None:
+    environment = {"OANIM_DATA": str(tmp_path)}
+    words = ("keys", "create", "--role", "service", "--name", "farm", "--key", new_key())
+    with running(environment) as server:
+        first, again = (answered(*words, "--json", **environment) for _ in range(2))
+        assert {**again, "secret": ""} == {**first, "secret": ""}
+        user = User(again["account_id"], again["key_id"], again["secret"])
+        Calls(server.channel, user).account.WhoAmI(WhoAmIRequest(), metadata=user.metadata)
+        for more in ((), ("--json",)):
+            sentence = f"the key {user.key_id} was made before, and its secret is shown once."
+            assert said(run(*words, *more, **environment)) == (1, "", f"oanim-server: {sentence}\n")
 
 
 # Accounts --------------------------------------------------------------------------------------------
@@ -378,6 +397,117 @@ def test_what_stripe_does_not_answer_names_the_key_to_repeat_it_with(tmp_path: P
             assert desk.answer(*words, "--key", key)["replayed"] is True
             stripe.told("delivering")
             assert now(calls, desk.purchase).reversed_micros == 11_000_000
+
+
+def key_named_by(process: subprocess.Popen[str]) -> str:
+    """Interrupt a command, and answer the key that it names."""
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=SECONDS)
+    assert (process.returncode, out) == (130, "")
+    sentence, _, key = err.removesuffix("\n").rpartition(" --key ")
+    assert sentence == (
+        "oanim-server: interrupted. Whether it was done is not known; "
+        "the same key repeats it without doing it twice: add"
+    )
+    return key
+
+
+def test_what_is_interrupted_while_it_waits_names_the_key_to_repeat_it_with(tmp_path: Path) -> None:
+    environment = {"OANIM_DATA": str(tmp_path)}
+    with spawned(environment, tmp_path / "log") as server:
+        customer = server.sign_up()
+        for words, balance_micros, frozen in (
+            (("grant", customer.account_id, "--amount", "10", *WHY), FREE + 10_000_000, False),
+            (("adjust", customer.account_id, "--amount", "-1", *WHY), FREE + 9_000_000, False),
+            (("freeze", customer.account_id, *WHY), FREE + 9_000_000, True),
+            (("thaw", customer.account_id, *WHY), FREE + 9_000_000, False),
+        ):
+            key = interrupted_for_want_of_the_database(tmp_path, "admin", *words)
+            again = [answered("admin", *words, "--key", key, "--json", **environment) for _ in range(2)]
+            assert again[1] == {**again[0], "replayed": True}
+            found = again[0]["wallet"]
+            assert (found["balance_micros"], found["frozen"]) == (balance_micros, frozen)
+        words = ("keys", "create", "--role", "worker", "--name", "farm")
+        key = interrupted_for_want_of_the_database(tmp_path, *words)
+        made = [answered(*words, "--key", key, "--json", **environment)["key_id"] for _ in range(2)]
+        assert made[0] == made[1]
+
+
+def answered(*arguments: str, **environment: str) -> Any:
+    done = run(*arguments, **environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+def interrupted_for_want_of_the_database(data: Path, *words: str) -> str:
+    """Interrupt a command that waits for others to have written, and answer the key that it names."""
+    with closing(sqlite3.connect(data / "oanim.db", isolation_level=None)) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        with started(*words, OANIM_DATA=str(data)) as process:
+            # One end listens, and the other is there once the command calls.
+            while Path("/proc/net/unix").read_text().count(str(data / "oanim.sock")) < 2:
+                assert process.poll() is None
+                time.sleep(0.01)
+            time.sleep(0.2)  # until the call waits; it says nothing about itself
+            key = key_named_by(process)
+        lock.execute("ROLLBACK")
+    return key
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_a_refund_that_is_interrupted_names_the_key_to_repeat_it_with(
+    tmp_path: Path, *, served: bool
+) -> None:
+    with stripe_of_its_own() as stripe:
+        environment = {**environment_of(stripe.sandbox), "OANIM_DATA": str(tmp_path / "data")}
+        with spawned(environment, tmp_path / "log") as server:
+            shop = Shop(server, stripe)
+            shop.listen()
+            calls = Calls(server.channel, server.sign_up())
+            desk = Desk(environment, "", calls.user.account_id, shop.buy(calls), "")
+            if not served:
+                stripe.tell("webhooks", endpoints=[])
+                assert server.terminate() == 0
+            # It makes the refund, and does not answer.
+            stripe.tell("faults", at="api", do="hang", match="POST /v1/refunds")
+            words = ("refund", desk.purchase.checkout_id, "--amount", "10", *WHY)
+            with started("admin", *words, **environment) as process:
+                while not refunds_at(stripe):
+                    assert process.poll() is None
+                    time.sleep(0.01)
+                key = key_named_by(process)
+            first, again = (desk.answer(*words, "--key", key) for _ in range(2))
+            assert (first["amount_micros"], again) == (10_000_000, {**first, "replayed": True})
+            assert len(refunds_at(stripe)) == 1
+
+
+def refunds_at(stripe: Stripe) -> list[Any]:
+    """What Stripe gave back so far."""
+    refunds: list[Any] = loopback.get(f"{stripe.sandbox.url}/sandbox/state").json()["refunds"]
+    return refunds
+
+
+@contextmanager
+def started(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a command that can be interrupted."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("OANIM_")}
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "oanim_server", *arguments],
+            env={**inherited, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, former)
+    with process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
 
 
 def test_commands_that_need_stripe_say_so_where_nothing_is_sold(tmp_path: Path) -> None:

@@ -37,9 +37,11 @@ def signup(client: Client, *, email: str, yes: bool, key: str | None) -> Answer:
             raise Failure("this account was opened before, and its key is shown once. Sign in: oanim login")
         try:
             credentials.store(opened_account.secret)
-        except OSError as error:
+        except (OSError, Failure) as error:
             # It is shown once: losing it here would lose the account.
             say(f"oanim: the key could not be stored; keep it yourself: {opened_account.secret}")
+            if isinstance(error, Failure):
+                raise
             raise Failure(f"{credentials.path()}: {error.strerror}") from error
     wallet = opened_account.wallet
     return Answer(

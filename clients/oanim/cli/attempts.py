@@ -70,8 +70,10 @@ def remember(attempt: Attempt) -> None:
         say(f"oanim: this attempt could not be noted, and --key may not repeat it: {explained(error)[0]}")
         return
     for other in path.parent.glob("*.json"):
-        if other.stat().st_mtime < time.time() - _KEPT_S:
-            other.unlink(missing_ok=True)
+        # Another command may drop its own meanwhile.
+        with suppress(OSError):
+            if other.stat().st_mtime < time.time() - _KEPT_S:
+                other.unlink()
 
 
 @contextmanager

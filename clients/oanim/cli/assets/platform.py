@@ -5,6 +5,7 @@ Once the service has said `accepted`, nothing that happens here loses the work: 
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from oanim.cli.placing import whole
 from oanim.cli.repeating import unknown
 from oanim.cli.showing import Answer
 from oanim.errors import OanimError, OutputGone
+from oanim.retries import Attempts, Deadline
 from openanimate.metering.v1.generate_service_pb2 import GenerationState
 from openanimate.metering.v1.reservation_pb2 import SpendScope
 
@@ -97,7 +99,7 @@ class Platform:
                 queued = generation.state == GenerationState.GENERATION_STATE_QUEUED
                 progress.now("queued" if queued else "working")
                 time.sleep(_POLL_S)
-                generation = self._client.get_generation(generation_id=generation_id).generation
+                generation = self._looked_at(generation_id, destination, progress)
         except KeyboardInterrupt:
             raise _detached("interrupted", generation_id, destination) from None
         files = self._delivered(generation, destination, progress)
@@ -109,6 +111,23 @@ class Platform:
             ],
             notes=_notes(generation, files),
         )
+
+    def _looked_at(self, generation_id: str, destination: Destination, progress: Progress) -> Generation:
+        """Look at work that goes on, again and again while the service is away."""
+        looking = Attempts(Deadline(math.inf))
+        while True:
+            try:
+                return self._client.get_generation(generation_id=generation_id).generation
+            except OanimError as error:
+                pause_s = looking.pause_before_repeating_s(error)
+                if pause_s is None:
+                    error.add_note(f"The work goes on. {how_to_get(generation_id, destination)}")
+                    raise
+                if (silent_s := looking.failing_for_s()) > _PATIENCE_S:
+                    why = f"the service has not answered for {silent_s:.0f} s"
+                    raise _detached(why, generation_id, destination, AWAY) from error
+            progress.now("the service does not answer; asking again")
+            time.sleep(pause_s)
 
     def _attempt(self, work: Work, session: Session, progress: Progress) -> tuple[Attempt, bool]:
         """Find what the key stands for; True when it stands for nothing yet, and that is noted.

@@ -92,16 +92,19 @@ class _Submission:
         self, spec: RenderSpec, quote: QuoteResponse, ready: Prepared, shown: Progress
     ) -> SubmitRenderResponse:
         """Send the bundle, unless what it costs is known not to be there."""
-        if self._is_new:
+        # What was done under a key of the caller's own may be held already: the service knows.
+        if self._is_new and not self._key_is_given:
             available_micros = self._client.get_wallet().wallet.available_micros
             if quote.amount_micros > available_micros:
                 raise insufficient_credits(
                     required_micros=quote.amount_micros, available_micros=available_micros
                 )
-            attempts.remember(self._attempt)
         shown.now("packing the bundle")
         packed = ready.bundle.with_suffix(".tar.gz")
         _pack(ready, packed)
+        if self._is_new:
+            # Not before: what is never sent must not bind its key to this session and its limit.
+            attempts.remember(self._attempt)
         shown.now(f"uploading the bundle, {in_units(packed.stat().st_size)}")
         scope = SpendScope(scope=self._attempt.session.scope, limit_micros=self._attempt.session.limit_micros)
         ended = attempts.ended(self._attempt, is_new=self._is_new, key_is_given=self._key_is_given)
