@@ -46,6 +46,22 @@ for pause_s in (0, 0, 1.1):
 """
 
 
+# What grpc leaves of a call that was interrupted while it was made: the channel's end waits for the call's.
+LEFT_HALF_MADE = f"""
+import threading
+
+ended = threading.Lock()
+ended.acquire()
+
+class Channel:
+    def __del__(self, wait=ended.acquire):
+        wait()
+
+channel = Channel()
+{INTERRUPTED_WHILE_IMPORTING}
+"""
+
+
 def in_shell(cli: Cli, redirected: str, *arguments: str) -> Ended:
     """Run a command as a shell does that redirects its streams."""
     ended = subprocess.run(
@@ -91,13 +107,15 @@ def test_an_answer_that_cannot_be_printed_says_what_was_paid_for(direct: Cli) ->
     )
 
 
-def test_an_interruption_while_it_starts_is_one_line(cli: Cli) -> None:
+@pytest.mark.parametrize("program", [INTERRUPTED_WHILE_IMPORTING, LEFT_HALF_MADE])
+def test_an_interruption_while_it_starts_is_one_line(cli: Cli, program: str) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED_WHILE_IMPORTING],
+        [sys.executable, "-c", program],
         capture_output=True,
         text=True,
         env=cli.environment(),
         check=False,
+        timeout=30,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "oanim: interrupted.\n")
 
