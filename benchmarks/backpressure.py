@@ -144,7 +144,8 @@ def _refusals(one: Bed, section: str, plan: Plan) -> list[Figure]:
     for _ in range(plan.pressure_repetitions):
         with one.store.stalled():
             one.load.begin(what="paced", seconds=STALLED_SECONDS, per_second=ARRIVING)
-            time.sleep(STALLED_SECONDS)
+            # It makes its calls before it sends the first.
+            time.sleep(MAKING_SECONDS + STALLED_SECONDS)
         slots.append(slot_of(one.load.end(), server_seconds=0.0, database_seconds=0.0))
     if not all(slot.refused for slot in slots):
         raise RuntimeError("no call was refused, though the database took none")

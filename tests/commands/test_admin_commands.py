@@ -441,11 +441,17 @@ def answered(*arguments: str, **environment: str) -> Any:
 
 def interrupted_for_want_of_the_database(data: Path, *words: str) -> str:
     """Interrupt a command that waits for others to have written, and answer the key that it names."""
+
+    def connected() -> bool:
+        # One end listens, and another is there while a command calls.
+        return Path("/proc/net/unix").read_text().count(str(data / "oanim.sock")) > 1
+
+    while connected():  # the command before it, whose end the server has not seen yet
+        time.sleep(0.01)
     with closing(sqlite3.connect(data / "oanim.db", isolation_level=None)) as lock:
         lock.execute("BEGIN IMMEDIATE")
         with started(*words, OANIM_DATA=str(data)) as process:
-            # One end listens, and the other is there once the command calls.
-            while Path("/proc/net/unix").read_text().count(str(data / "oanim.sock")) < 2:
+            while not connected():
                 assert process.poll() is None
                 time.sleep(0.01)
             time.sleep(0.2)  # until the call waits; it says nothing about itself
