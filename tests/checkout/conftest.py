@@ -15,6 +15,7 @@ from tests.checkout.house import House, Shop, Till
 from tests.ledger.conftest import (  # noqa: F401 - fixtures
     open_database,
     postgresql_url,
+    proxy,
     sqlite_path,
 )
 

@@ -12,7 +12,7 @@ from oanim_server.checkout.values import Standing, State
 from oanim_server.database.engine import Database
 from oanim_server.ledger.refusals import NotFound
 from tests.checkout.house import USD, House, Rest, Shop, Till, event, reference
-from tests.ledger.losing import Proxy, never_sent, not_answered
+from tests.ledger.losing import never_sent, not_answered
 
 if TYPE_CHECKING:
     import socket
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from oanim_server.checkout.values import Purchase, Quarantined
     from tests.checkout.conftest import OpenHouse
+    from tests.ledger.losing import Proxy
 
 COMPLETED = "checkout.session.completed"
 NOTHING = Rest(0, 0, 0, [])
@@ -178,25 +179,23 @@ def test_pages_of_the_quarantine_are_newest_first(house: House, till: Till) -> N
 
 
 @pytest.fixture
-def proxied(postgresql_url: str, till: Till) -> Iterator[tuple[House, Proxy]]:
-    """A server whose commits can be lost on the way, and the way."""
-    proxy = Proxy(postgresql_url)
+def proxied(proxy: Proxy, till: Till) -> Iterator[House]:
+    """A server whose commits can be lost on the way."""
     house = House(till, Shop(Database.open_postgresql(proxy.url, unsafe=True), till.url))
-    yield house, proxy
+    yield house
     house.close()
-    proxy.close()
 
 
 @pytest.mark.parametrize("lose", [never_sent, not_answered])
 def test_what_comes_into_quarantine_by_a_commit_that_is_lost_raises_the_alarm_once(
-    proxied: tuple[House, Proxy],
-    till: Till,
+    proxied: House,
+    proxy: Proxy,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     lose: Callable[[bytes, socket.socket], None],
 ) -> None:
-    house, proxy = proxied
-    _, _, session = paid_in_secret(house, till)
+    house = proxied
+    _, _, session = paid_in_secret(house, house.till)
     load = PaymentWords.load
 
     def loading(words: PaymentWords, connection: Connection, now: int) -> None:
@@ -214,10 +213,10 @@ def test_what_comes_into_quarantine_by_a_commit_that_is_lost_raises_the_alarm_on
 
 @pytest.mark.parametrize("lose", [never_sent, not_answered])
 def test_the_operator_whose_commit_is_lost_has_dismissed_it(
-    proxied: tuple[House, Proxy], till: Till, lose: Callable[[bytes, socket.socket], None]
+    proxied: House, proxy: Proxy, lose: Callable[[bytes, socket.socket], None]
 ) -> None:
-    house, proxy = proxied
-    _, _, session = paid_in_secret(house, till)
+    house = proxied
+    _, _, session = paid_in_secret(house, house.till)
     house.receive(event(COMPLETED, session | {"currency": "eur"}, "evt_1"))
     proxy.at_commit = lose
     assert resolved(house, "evt_1", look_again=False).resolved_by == "ann"

@@ -16,6 +16,7 @@ from tests.generation.house import Fal, House
 from tests.ledger.conftest import (  # noqa: F401 - fixtures
     open_database,
     postgresql_url,
+    proxy,
     sqlite_path,
 )
 

@@ -23,14 +23,15 @@ from oanim_server.generation.values import (
 from oanim_server.ledger import committer
 from tests.generation.house import GRANT, MODEL, PRICE, House, Rest
 from tests.generation.provider import Answer, provider
-from tests.ledger.losing import Proxy, never_sent, not_answered
+from tests.ledger.losing import never_sent, not_answered
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.generation.house import Fal
+    from tests.ledger.losing import Proxy
 
 CHARGED = Rest(GRANT - PRICE, 0, [])
 NOTHING = Rest(GRANT, 0, [])
@@ -292,12 +293,9 @@ def test_a_file_at_what_is_no_address_ends_the_job_and_costs_nothing(
 
 
 @pytest.fixture
-def proxy(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """A way to PostgreSQL that loses commits; the server soon takes them for unknown."""
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that is not answered is soon taken for unknown."""
     monkeypatch.setattr(committer, "PATIENCE_SECONDS", 0.5)
-    one = Proxy(postgresql_url)
-    yield one
-    one.close()
 
 
 async def said(caplog: pytest.LogCaptureFixture, refusal: str) -> None:
@@ -306,6 +304,7 @@ async def said(caplog: pytest.LogCaptureFixture, refusal: str) -> None:
         await asyncio.sleep(0.01)
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("lose", [never_sent, not_answered])
 def test_a_request_id_whose_commit_is_unknown_for_long_is_kept_and_its_job_is_charged(
     proxy: Proxy,

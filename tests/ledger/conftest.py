@@ -9,6 +9,7 @@ import pytest
 from oanim_server.database.engine import Database
 from tests import migrated
 from tests.ledger.driving import Driven
+from tests.ledger.losing import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,6 +24,14 @@ def postgresql_url(postgresql_cluster: Cluster) -> Iterator[str]:
     url = migrated.postgresql(postgresql_cluster)
     yield url
     postgresql_cluster.drop_database(url)
+
+
+@pytest.fixture
+def proxy(postgresql_url: str) -> Iterator[Proxy]:
+    """A proxy before the test's PostgreSQL."""
+    proxy = Proxy(postgresql_url)
+    yield proxy
+    proxy.close()
 
 
 @pytest.fixture
@@ -76,5 +85,13 @@ def ledger(open_database: Callable[[], Database]) -> Iterator[Driven]:
 def sqlite_ledger(sqlite_path: Path) -> Iterator[Driven]:
     """The same on SQLite alone, for what only a file has."""
     driven = Driven(Database.open_sqlite(sqlite_path)).start()
+    yield driven
+    driven.close()
+
+
+@pytest.fixture
+def on_postgresql(postgresql_url: str) -> Iterator[Driven]:
+    """A ledger on PostgreSQL alone."""
+    driven = Driven(Database.open_postgresql(postgresql_url, unsafe=True)).start()
     yield driven
     driven.close()
