@@ -12,7 +12,7 @@ import pytest
 
 from oanim_remotion import browser, driver
 from oanim_remotion.errors import NoBrowser
-from oanim_remotion.installation import Installation, installation
+from oanim_remotion.installation import Installation, installation, of_project
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -49,12 +49,10 @@ def bundle_of_the_tests(installed: Installation, shared: Path) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not bundle.exists():
             # What it imports is looked for in the folders above.
-            source = installed.folder / "of-the-tests"
-            shutil.copytree(_PROJECT, source, dirs_exist_ok=True)
+            source = shutil.copytree(_PROJECT, installed.folder / "of-the-tests", dirs_exist_ok=True)
             made = shared / "bundle.unfinished"
-            driver.bundle(
-                installed, "of-the-tests/index.tsx", made, environment=driver.bare_environment(shared)
-            )
+            environment = driver.bare_environment(shared)
+            driver.bundle(of_project(source), "index.tsx", made, environment=environment)
             made.rename(bundle)
     return bundle
 

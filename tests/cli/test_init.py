@@ -24,6 +24,7 @@ FILES = {
     "README.md",
     "animate.json",
     "package.json",
+    "remotion.config.ts",
     "src/Main.tsx",
     "src/Root.tsx",
     "src/index.ts",
