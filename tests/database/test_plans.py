@@ -104,28 +104,42 @@ def large(open_database: Callable[[], Database]) -> Iterator[Database]:
     database.close()
 
 
+def explained(driver: Any, statement: str, values: Any) -> str:
+    """The plan of a writer's statement: on PostgreSQL the one that is kept, whatever the values."""
+    if isinstance(driver, sqlite3.Connection):
+        found = driver.execute(f"EXPLAIN QUERY PLAN {statement}", values)
+    else:
+        found = driver.execute(f"EXPLAIN (GENERIC_PLAN) {_numbered(statement)}")
+    return "\n".join(str(row[-1]) for row in found.fetchall())
+
+
+def _numbered(statement: str) -> str:
+    """A statement with its parameters as PostgreSQL writes them, each name with a number of its own."""
+    names: dict[str, str] = {}
+
+    def number(found: re.Match[str]) -> str:
+        return names.setdefault(found[1] or str(found.start()), f"${len(names) + 1}")
+
+    return re.sub(r"%(?:\((\w+)\))?s", number, statement).replace("%%", "%")
+
+
 class Explaining:
-    """A driver's connection that notes the plan of each statement before it runs it."""
+    """A writer's driver that notes the plan of each statement before it runs it."""
 
     def __init__(self, driver: Any) -> None:
         self._driver = driver
-        self._explain = "EXPLAIN QUERY PLAN " if isinstance(driver, sqlite3.Connection) else "EXPLAIN "
         self.plans: list[str] = []
 
     def execute(self, statement: str, values: Any = (), **options: Any) -> Any:
-        self._note(statement, values)
+        self.plans.append(explained(self._driver, statement, values))
         return self._driver.execute(statement, values, **options)
 
     def pipeline(self) -> AbstractContextManager[None]:
         return nullcontext()
 
     def executemany(self, statement: str, rows: Any) -> Any:
-        self._note(statement, rows[0])
+        self.plans.append(explained(self._driver, statement, rows[0]))
         return self._driver.executemany(statement, rows)
-
-    def _note(self, statement: str, values: Any) -> None:
-        found = self._driver.execute(self._explain + statement, values).fetchall()
-        self.plans.append("\n".join(str(row[-1]) for row in found))
 
 
 def asked(statements: Statements, many: int) -> dict[str, Callable[[Any], object]]:
@@ -210,6 +224,21 @@ def test_on_a_young_postgresql_hot_statements_look_by_keys_too(postgresql_cluste
     assert loads.count("uq_transactions_idem_key") == 2
     assert loads.count("pk_reservations") == 2
     assert all("Seq Scan" not in plan for plan in plans.values())
+
+
+def test_a_writer_of_postgresql_plans_no_statement_twice(postgresql_cluster: Cluster) -> None:
+    database = Database.open_postgresql(migrated.postgresql(postgresql_cluster), unsafe=True)
+    statements = database.statements
+    with database.writing() as connection:
+        driver = driver_of(connection)
+        # psycopg prepares what was sent five times; left to itself, PostgreSQL then plans five times anew.
+        for n in range(20):
+            statements.lock_and_load(driver, Asked([n], [(f"key-{n}", n, 1, 2)], [], [(n, n)], []))
+        again = "SELECT name FROM pg_prepared_statements WHERE custom_plans > 0"
+        kept = "SELECT max(generic_plans) FROM pg_prepared_statements"
+        assert driver.execute(again).fetchall() == []
+        assert driver.execute(kept).fetchone()[0] >= 10
+    database.close()
 
 
 def test_jobs_find_the_latest_rows_of_their_holds_by_an_index(large: Database) -> None:

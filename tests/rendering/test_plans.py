@@ -13,7 +13,7 @@ from oanim_server.database.tables import metadata
 from oanim_server.rendering import holding, lease_rows, rows
 from oanim_server.rendering.values import Claim, Worker
 from tests.database.test_plans import FILLED as OF_THE_LEDGER
-from tests.database.test_plans import NUMBERS, WALLET, filling
+from tests.database.test_plans import NUMBERS, WALLET, explained, filling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -111,13 +111,11 @@ def _filling(dialect: str, name: str, filled: dict[str, str]) -> str:
 
 def plans(database: Database, ask: Callable[[Connection], object]) -> str:
     """The plans of all statements that something makes."""
-    explain = "EXPLAIN QUERY PLAN " if database.dialect == "sqlite" else "EXPLAIN "
     found: list[str] = []
 
     def note(_connection: Any, cursor: Any, statement: str, values: Any, *_: Any) -> None:
         if statement.lstrip().upper().startswith(("SELECT", "UPDATE", "WITH", "DELETE")):
-            driver = cursor.connection
-            found.extend(str(row[-1]) for row in driver.execute(explain + statement, values).fetchall())
+            found.append(explained(cursor.connection, statement, values))
 
     with database.writing() as connection:
         event.listen(connection, "before_cursor_execute", note)

@@ -65,10 +65,14 @@ _NOTICED = {
     "tcp_user_timeout": 10_000,
 }
 
-# What a writer looks for it looks for by a key. The plans of its statements are made once and kept: on a
-# young database PostgreSQL would rather read the whole of a small table, and goes on with that when it has
-# grown, until it is analysed. Before version 18 what is off counts as so expensive that it would be compiled.
-_BY_KEY = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
+# What a writer looks for it looks for by a key, and the plans of its statements are made once and kept: for a
+# few keys PostgreSQL would make a plan each time, which takes it as long as all else of a call. On a young
+# database it would rather read the whole of a small table, and would go on with that when it has grown, until
+# it is analysed. Before version 18 what is off counts as so expensive that it would be compiled.
+_BY_KEY = (
+    "-c plan_cache_mode=force_generic_plan"
+    " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
+)
 
 # A duplicate is one of them: another replica wrote the same row first, and the next try sees it.
 _CONFLICTS = {"40001", "40P01", "55P03", "57014", "23505"}
