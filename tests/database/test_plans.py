@@ -207,6 +207,26 @@ def test_no_hot_statement_and_no_page_reads_a_whole_table(large: Database) -> No
             for name, query in COLD.items()
         }
     assert {name: plan for name, plan in plans.items() if WHOLE.search(plan)} == {}
+    # A page of jobs looks for the latest rows of their holds.
+    pages = large.read_now(lambda connection: _plans_of_pages(connection, large.dialect))
+    assert len(pages) == 2
+    whole = re.compile(r"(Seq Scan on|SCAN) (transactions|reservations)\b(?! USING)")
+    assert [plan for plan in pages if whole.search(plan)] == []
+
+
+def _plans_of_pages(connection: Connection, dialect: str) -> list[str]:
+    """The plans of a page of generations and of one of renders, as readers make them."""
+    explain = "EXPLAIN QUERY PLAN " if dialect == "sqlite" else "EXPLAIN "
+    found: list[str] = []
+
+    def note(_connection: object, cursor: Any, statement: str, values: Any, *_: object) -> None:
+        cursor.execute(explain + statement, values)
+        found.append("\n".join(str(row[-1]) for row in cursor.fetchall()))
+
+    event.listen(connection, "before_cursor_execute", note)
+    generations.page(connection, HOT, None, 100)
+    renders.page(connection, HOT, None, 100)
+    return found
 
 
 def test_on_a_young_postgresql_hot_statements_look_by_keys_too(postgresql_cluster: Cluster) -> None:
@@ -239,25 +259,3 @@ def test_a_writer_of_postgresql_plans_no_statement_twice(postgresql_cluster: Clu
         assert driver.execute(again).fetchall() == []
         assert driver.execute(kept).fetchone()[0] >= 10
     database.close()
-
-
-def test_jobs_find_the_latest_rows_of_their_holds_by_an_index(large: Database) -> None:
-    """Of a page of them, whose statement is not a hot one."""
-
-    def plans(connection: Connection) -> list[str]:
-        explain = "EXPLAIN QUERY PLAN " if large.dialect == "sqlite" else "EXPLAIN "
-        found: list[str] = []
-
-        def note(_connection: object, cursor: Any, statement: str, values: Any, *_: object) -> None:
-            cursor.execute(explain + statement, values)
-            found.append("\n".join(str(row[-1]) for row in cursor.fetchall()))
-
-        event.listen(connection, "before_cursor_execute", note)
-        generations.page(connection, HOT, None, 100)
-        renders.page(connection, HOT, None, 100)
-        return found
-
-    read = large.read_now(plans)
-    assert len(read) == 2
-    whole = re.compile(r"(Seq Scan on|SCAN) (transactions|reservations)\b(?! USING)")
-    assert [plan for plan in read if whole.search(plan)] == []
