@@ -242,3 +242,6 @@ def test_targets_are_what_i8_defines(
     assert sum(found) == floor(credited * share)
     assert found.stripe_micros == floor(amount * Fraction(min(paid, refunded), paid))
     assert min(found) >= 0
+    # What the audit holds a refund to.
+    of_bonus = found.promotions_micros * amount - found.stripe_micros * (credited - amount)
+    assert abs(of_bonus) < credited

@@ -101,6 +101,10 @@ TAMPERED = {
         "UPDATE purchase_credits SET covered_bonus_micros = 6, promotions_micros = 11 WHERE number = 2",
         "credit 2: more than has expired",
     ),
+    "a bonus that expired was refunded": (
+        "UPDATE purchase_credits SET covered_bonus_micros = 5, promotions_micros = 10 WHERE number = 2",
+        "credit 2: more or less of its bonus",
+    ),
     "more than was taken was taken elsewhere": (
         the_credit("elsewhere_micros", 90),
         "credit 3: taken elsewhere: 101 is stored, 11 is right",

@@ -108,7 +108,8 @@ def targets(purchase: Purchase, refunds: Iterable[Refund], disputes: Iterable[Di
     """What of a purchase's credits is to be booked back in all (I8).
 
     Refunds come before disputes: `stripe` and, for the bonus, `promotions` carry what was refunded, and
-    `disputes` the rest, all of it never more than what was paid.
+    `disputes` the rest, all of it never more than what was paid. The audit sees that the first two are in the
+    proportion in which they were sold.
     """
     paid = purchase.paid_micros
     if not paid:

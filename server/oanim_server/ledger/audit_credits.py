@@ -117,6 +117,11 @@ class Credits:
         same(where + "taken elsewhere", self._elsewhere.get(credit.number, 0), credit.elsewhere_micros)
         if credit.covered_paid_micros > paid.lapsed_micros or credit.covered_bonus_micros > lapsed:
             self._findings.off(f"{where}more than has expired counts as taken")
+        # No row tells a bonus that was refunded from one that had expired: the books have the difference.
+        # But a refund is of both in the proportion in which they were sold, to the micro.
+        uneven = credit.promotions_micros * paid.amount_micros - credit.stripe_micros * of_bonus
+        if abs(uneven) >= paid.amount_micros + of_bonus:
+            self._findings.off(f"{where}more or less of its bonus than of what was paid was refunded")
 
     def _number(self, row: journal.Row, made: Sequence[int], came_micros: int) -> int:
         """The credit that a row of PAID made, or changed: then its seal has the purchase's id."""
