@@ -116,15 +116,9 @@ class PostgresqlStore:
         self._cluster.drop_database(self._url)
 
 
-@contextmanager
-def durable_cluster() -> Iterator[Cluster]:
-    """A PostgreSQL that keeps what it acknowledged."""
-    cluster = Cluster(POSTGRESQL)
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.remove()
+def durable_cluster() -> Cluster:
+    """A PostgreSQL that keeps what it acknowledged, to be entered."""
+    return Cluster(POSTGRESQL)
 
 
 @contextmanager

@@ -30,12 +30,8 @@ def postgresql_cluster() -> Iterator[Cluster]:
     a database that goes away, starts a `Cluster` of its own.
     """
     without_durability = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "256MB"}
-    cluster = Cluster({**without_durability, "max_connections": "200"})
-    try:
-        cluster.start()
+    with Cluster({**without_durability, "max_connections": "200"}) as cluster:
         yield cluster
-    finally:
-        cluster.remove()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import tempfile
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import psycopg
 from psycopg import sql
@@ -38,6 +38,8 @@ ROOM_BYTES = 2 * 1024**3
 class Cluster:
     """One PostgreSQL with its own data, socket and settings; it can be stopped and started again.
 
+    It starts on entry, and is removed on exit.
+
     `settings` are written as `name = value`; what is not named is as PostgreSQL ships it (fsync on). With
     fsync off its data is in memory.
     """
@@ -57,6 +59,17 @@ class Cluster:
         written = {"listen_addresses": "", "unix_socket_directories": str(self.directory), **settings}
         with (self._data / "postgresql.conf").open("a") as configuration:
             configuration.writelines(f"{name} = '{value}'\n" for name, value in written.items())
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
 
     def start(self) -> None:
         """Start the server and return when it answers."""

@@ -155,12 +155,8 @@ def main() -> None:
     LEFT.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         _live_and_keep(Database.open_sqlite(Path(folder, "ledger.db")))
-    cluster = Cluster({"fsync": "off"})
-    try:
-        cluster.start()
+    with Cluster({"fsync": "off"}) as cluster:
         _live_and_keep(Database.open_postgresql(cluster.create_database(), unsafe=True))
-    finally:
-        cluster.remove()
 
 
 if __name__ == "__main__":

@@ -104,12 +104,14 @@ def large(open_database: Callable[[], Database]) -> Iterator[Database]:
     database.close()
 
 
-def explained(driver: Any, statement: str, values: Any) -> str:
-    """The plan of a writer's statement: on PostgreSQL the one that is kept, whatever the values."""
+def explained(driver: Any, statement: str, values: Any, *, kept: bool = True) -> str:
+    """The plan of a statement: of a writer's on PostgreSQL the one that is kept, whatever the values."""
     if isinstance(driver, sqlite3.Connection):
         found = driver.execute(f"EXPLAIN QUERY PLAN {statement}", values)
-    else:
+    elif kept:
         found = driver.execute(f"EXPLAIN (GENERIC_PLAN) {_numbered(statement)}")
+    else:
+        found = driver.execute(f"EXPLAIN {statement}", values)
     return "\n".join(str(row[-1]) for row in found.fetchall())
 
 
@@ -208,20 +210,18 @@ def test_no_hot_statement_and_no_page_reads_a_whole_table(large: Database) -> No
         }
     assert {name: plan for name, plan in plans.items() if WHOLE.search(plan)} == {}
     # A page of jobs looks for the latest rows of their holds.
-    pages = large.read_now(lambda connection: _plans_of_pages(connection, large.dialect))
+    pages = large.read_now(_plans_of_pages)
     assert len(pages) == 2
     whole = re.compile(r"(Seq Scan on|SCAN) (transactions|reservations)\b(?! USING)")
     assert [plan for plan in pages if whole.search(plan)] == []
 
 
-def _plans_of_pages(connection: Connection, dialect: str) -> list[str]:
+def _plans_of_pages(connection: Connection) -> list[str]:
     """The plans of a page of generations and of one of renders, as readers make them."""
-    explain = "EXPLAIN QUERY PLAN " if dialect == "sqlite" else "EXPLAIN "
     found: list[str] = []
 
     def note(_connection: object, cursor: Any, statement: str, values: Any, *_: object) -> None:
-        cursor.execute(explain + statement, values)
-        found.append("\n".join(str(row[-1]) for row in cursor.fetchall()))
+        found.append(explained(cursor.connection, statement, values, kept=False))
 
     event.listen(connection, "before_cursor_execute", note)
     generations.page(connection, HOT, None, 100)

@@ -38,12 +38,8 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def crashing_cluster() -> Iterator[Cluster]:
     """A PostgreSQL of this module's own, with its durability, to be killed."""
-    cluster = Cluster({"max_connections": "50"})
-    try:
-        cluster.start()
+    with Cluster({"max_connections": "50"}) as cluster:
         yield cluster
-    finally:
-        cluster.remove()
 
 
 @pytest.fixture

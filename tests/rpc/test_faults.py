@@ -131,9 +131,7 @@ def test_metrics_count_calls_and_groups(server: RunningServer, calls: Calls) -> 
 
 
 def test_a_database_that_goes_away_is_said_to_be_away_and_comes_back(tmp_path: Path) -> None:
-    cluster = Cluster({})
-    try:
-        cluster.start()
+    with Cluster({}) as cluster:
         environment = {"OANIM_DATA": str(tmp_path), "OANIM_DATABASE_URL": migrated.postgresql(cluster)}
         with running(environment) as server:
             calls = Calls(server.channel, server.sign_up())
@@ -146,8 +144,6 @@ def test_a_database_that_goes_away_is_said_to_be_away_and_comes_back(tmp_path: P
             cluster.start()
             assert once_it_is_back(calls, request).wallet.held_micros == 1
             assert loopback.get(f"{server.http_url}/healthz").status_code == 200
-    finally:
-        cluster.remove()
 
 
 def test_a_database_that_hangs_does_not_keep_a_server_from_stopping(

@@ -28,12 +28,8 @@ def data_of(url: str) -> Path:
 
 @pytest.fixture
 def own_cluster() -> Iterator[Cluster]:
-    cluster = Cluster({})
-    try:
-        cluster.start()
+    with Cluster({}) as cluster:
         yield cluster
-    finally:
-        cluster.remove()
 
 
 def test_a_copy_of_a_template_has_its_rows_and_its_own_life(postgresql_cluster: Cluster) -> None:
@@ -68,3 +64,10 @@ def test_a_removed_cluster_leaves_nothing(fsync: str) -> None:
     assert folder.is_dir()
     cluster.remove()
     assert (cluster.pid, cluster.directory.exists(), folder.exists()) == (None, False, False)
+
+
+def test_a_cluster_that_does_not_start_leaves_nothing() -> None:
+    cluster = Cluster({"shared_buffers": "none"})
+    with pytest.raises(AssertionError, match="shared_buffers"), cluster:
+        pass
+    assert (cluster.pid, cluster.directory.exists()) == (None, False)

@@ -152,9 +152,7 @@ def test_one_whose_page_was_never_made_has_no_way_back(shop: RunningShop, calls:
 
 
 def test_while_the_database_is_away_the_page_says_that_nothing_is_lost(tmp_path: Path) -> None:
-    cluster = Cluster({})
-    try:
-        cluster.start()
+    with Cluster({}) as cluster:
         url = migrated.postgresql(cluster)
         with selling({"OANIM_DATA": str(tmp_path), "OANIM_DATABASE_URL": url}) as shop:
             calls = Calls(shop.server.channel, shop.server.sign_up())
@@ -166,8 +164,6 @@ def test_while_the_database_is_away_the_page_says_that_nothing_is_lost(tmp_path:
             assert page_of(shop, begun) == Page(503, "Not now", message, looks_again=True)
             cluster.start()
             assert page_of(shop, begun) == WAITING
-    finally:
-        cluster.remove()
 
 
 # What it never does ----------------------------------------------------------------------------------

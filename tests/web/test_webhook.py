@@ -394,9 +394,7 @@ def test_without_a_secret_nobody_is_believed(tmp_path: Path) -> None:
 def test_an_event_is_taken_after_the_commit_alone_and_again_when_it_was_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cluster = Cluster({})
-    try:
-        cluster.start()
+    with Cluster({}) as cluster:
         url = migrated.postgresql(cluster)
         with selling({"OANIM_DATA": str(tmp_path), "OANIM_DATABASE_URL": url}) as shop:
             calls = Calls(shop.server.channel, shop.server.sign_up())
@@ -413,8 +411,6 @@ def test_an_event_is_taken_after_the_commit_alone_and_again_when_it_was_not(
             assert now(calls, begun).credits_micros == FIFTY_FIVE
             assert shop.deliver(event).json() == {"standing": "known"}
             assert bought(calls)
-    finally:
-        cluster.remove()
     said = [record for record in caplog.records if record.name == "oanim_server.web.webhook"]
     assert said
     assert [record.exc_info for record in said if record.exc_info] == []
