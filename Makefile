@@ -14,7 +14,8 @@ PROTOS_OUT ?= clients
 # compile itself anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Half of the time a test waits: for a process to start, a clock to move, a disk.
+# Half of the time a test waits: for a process to start, a clock to move, a disk. A worker that has run all of its
+# tests takes over some of another's: what takes long stands together.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 VENV := .venv
@@ -43,7 +44,7 @@ dev: $(STAMP) ## keep a server with its sandbox running and print how to talk to
 
 test: lint ## lint, then every test, on SQLite and on PostgreSQL (ARGS: more for pytest; WORKERS: how many at once)
 	@echo "pytest"
-	@$(BIN)/pytest -n $(WORKERS) $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter, buf
 	@echo "ruff"

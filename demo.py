@@ -13,19 +13,22 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from oanim_remotion import browser
-from oanim_remotion.errors import NoBrowser
+from oanim_remotion.errors import NoBrowser, NoRemotion
+from oanim_remotion.installation import installation
 
 BIN = Path(sys.executable).parent
+# A quarter of a gigabyte, installed once for all demos and tests.
+REMOTION = Path(__file__).parent / "build" / "remotion"
 OURS = ("OANIM_", "ANIMATE_")
 OUT_OF_CREDITS = 3
 PAY_PAGE = re.compile(r"/pay/(\w+)")
-NPM = {"USERCONFIG": ".npmrc", "CACHE": ".npm"}
 UNTOLD = re.compile(
     r"  |bundling|downloading|looking|packing|queue|rendering|uploading|waiting"
     r"|Generation |Make |Render |.*Next:"
@@ -37,8 +40,6 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="oanim-demo-") as folder:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         environment = {**clean, "HOME": folder, "OANIM_DATA": f"{folder}/data", "NO_COLOR": "1"}
-        # Where npm gets its packages is the user's own affair, and what it has need not be fetched again.
-        environment |= {f"NPM_CONFIG_{name}": str(Path.home() / at) for name, at in NPM.items()}
         command: list[str | Path] = [
             BIN / "oanim-server",
             "dev",
@@ -53,14 +54,15 @@ def main() -> int:
             subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, env=environment, text=True
             ) as server,
+            ExitStack() as ending,
         ):
             try:
-                return _story(server, environment)
+                return _story(server, environment, ending)
             finally:
                 server.terminate()
 
 
-def _story(server: subprocess.Popen[str], environment: dict[str, str]) -> int:
+def _story(server: subprocess.Popen[str], environment: dict[str, str], ending: ExitStack) -> int:
     talk = json.loads(server.stdout.readline() if server.stdout else "null")
     print(f"A server with sandboxes in place of fal.ai and Stripe listens on {talk['address']}.")
     environment["ANIMATE_API_URL"] = talk["url"]
@@ -75,36 +77,48 @@ def _story(server: subprocess.Popen[str], environment: dict[str, str]) -> int:
         ("oanim-server audit", 0),
     ]
     failed = max(_told(words, expected, environment, talk["stripe_url"]) for words, expected in begin)
-    failed |= _film(Path(environment["HOME"]), environment, talk)
+    failed |= _film(Path(environment["HOME"]), environment, talk, ending)
     return failed | max(_told(words, expected, environment, talk["stripe_url"]) for words, expected in steps)
 
 
-def _film(folder: Path, environment: dict[str, str], talk: dict[str, Any]) -> int:
+def _film(folder: Path, environment: dict[str, str], talk: dict[str, Any], ending: ExitStack) -> int:
     """One second, rendered by a worker; where there is not what that takes, a word about it."""
     try:
         browser.find()
-        if not (shutil.which("node") and shutil.which("npm")):
-            raise NoBrowser("there is no Node.js with npm to render with")
-    except NoBrowser as missing:
+        if not any(REMOTION.glob("remotion-*/")):
+            print("(Remotion, which renders, is installed into build/remotion once)", flush=True)
+        packages = installation(REMOTION).folder / "node_modules"
+    except (NoBrowser, NoRemotion) as missing:
         print(f"(a render in the cloud was skipped: {missing})")
         return 0
+    (folder / "farm").mkdir()
+    (folder / "farm" / "remotion").symlink_to(REMOTION)
     worker = {**environment, "ANIMATE_API_KEY": talk["keys"]["worker"], "OANIM_FARM_FOLDER": f"{folder}/farm"}
-    with subprocess.Popen([BIN / "oanim-farm"], env=worker, stderr=subprocess.PIPE, text=True) as farm:
-        try:
-            failed = _told("oanim init film", 0, environment, cwd=folder)
-            is_ready = any(" ready" in line for line in farm.stderr or ())
-            if not is_ready or not (folder / "film" / "node_modules").is_dir():
-                print("(a render in the cloud was skipped: npm could not install Remotion)")
-                return failed
-            root = folder / "film" / "src" / "Root.tsx"
-            root.write_text(root.read_text().replace("SECONDS = 5", "SECONDS = 1"))
-            words = "oanim render --cloud --res 360p --out film.mp4"
-            failed |= _told(words, 0, environment, cwd=folder / "film", first="cd film && ")
-            if not failed:
-                shutil.copy(folder / "film" / "film.mp4", "film.mp4")
-            return failed
-        finally:
-            farm.terminate()
+    # One that waits for work takes some seconds to end: the story goes on meanwhile.
+    farm = ending.enter_context(
+        subprocess.Popen([BIN / "oanim-farm"], env=worker, stderr=subprocess.PIPE, text=True)
+    )
+    try:
+        failed = _told("oanim init film --no-install", 0, environment, cwd=folder)
+        said = []
+        for line in farm.stderr or ():
+            said.append(line)
+            if " ready" in line:
+                break
+        else:
+            print("demo: the worker did not start:", *said)
+            return 1
+        # What npm would install is there.
+        (folder / "film" / "node_modules").symlink_to(packages)
+        root = folder / "film" / "src" / "Root.tsx"
+        root.write_text(root.read_text().replace("SECONDS = 5", "SECONDS = 1"))
+        words = "oanim render --cloud --res 360p --out film.mp4"
+        failed |= _told(words, 0, environment, cwd=folder / "film", first="cd film && ")
+        if not failed:
+            shutil.copy(folder / "film" / "film.mp4", "film.mp4")
+        return failed
+    finally:
+        farm.terminate()
 
 
 def _told(

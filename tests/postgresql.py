@@ -120,8 +120,11 @@ class Cluster:
         """
         name = f"test_{next(self._numbers)}"
         source = "template1" if template is None else self._name(template)
+        # Its files as they are: block by block, through the log, takes PostgreSQL twice the time.
         self._execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(source))
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(
+                sql.Identifier(name), sql.Identifier(source)
+            )
         )
         url = URL.create(
             "postgresql+psycopg", username=SUPERUSER, database=name, query={"host": str(self.directory)}

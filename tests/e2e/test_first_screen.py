@@ -44,7 +44,7 @@ def _told(folder: Path, **variables: str) -> str:
     return done.stdout
 
 
-# It installs Remotion twice, for a project and for a worker.
+# The first that needs Remotion installs it, from a cold cache perhaps.
 @pytest.mark.timeout(400)
 def test_the_demo_tells_the_whole_story_in_under_30_lines(browser: Path, tmp_path: Path) -> None:
     told = _told(tmp_path, ANIMATE_BROWSER=str(browser))
