@@ -14,8 +14,8 @@ PROTOS_OUT ?= clients
 # compile itself anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Half of the time a test waits: for a process to start, a clock to move, a disk. A worker that has run all of its
-# tests takes over some of another's: what takes long stands together.
+# A third of the time a test waits: for a process to start, a clock to move, a disk. A worker that has run its own
+# tests takes over some of another's.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 VENV := .venv
@@ -103,11 +103,11 @@ $(STAMP): requirements.txt pyproject.toml
 		echo "oanim needs Python 3.11 or newer as $(PYTHON); name another one with: make PYTHON=/path/to/python" >&2; \
 		exit 1; }
 	@[ "$$($(BIN)/python -c '$(WHICH)' 2>/dev/null)" = "$$($(PYTHON) -c '$(WHICH)')" ] || rm -rf $(VENV)
-	@echo "building $(VENV) (once, half a minute)"
+	@echo "building $(VENV) (once)"
 	@$(PYTHON) -m venv $(VENV)
 	@sed -n '/^uv==/,/[^\]$$/p' requirements.txt > $(VENV)/uv.txt
 	@$(PIP) --require-hashes -r $(VENV)/uv.txt
-	@$(UV) --compile-bytecode --require-hashes -r requirements.txt && $(UV) $(OURS) \
+	@$(UV) --require-hashes -r requirements.txt && $(UV) $(OURS) \
 		|| { echo "uv could not; pip does it, which takes longer" >&2; \
 			$(PIP) --require-hashes -r requirements.txt && $(PIP) $(OURS); }
 	@touch $@

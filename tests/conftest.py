@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 # up again in the child before it becomes that program: now and then it crashes there.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 
+# Where single tests take a minute.
+LONG = {"benchmarks", "e2e", "farm", "remotion"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what takes long first: what its workers share at the end of a run has to be short."""
+    items.sort(key=lambda item: item.path.parent.name not in LONG)
+
 
 @pytest.fixture(scope="session")
 def postgresql_cluster() -> Iterator[Cluster]:
