@@ -244,14 +244,15 @@ class Committer:
         except Exception:
             # Whoever looks on must not end this thread: with it, every caller would wait for ever.
             log.exception("a group is committed, and somebody who looks on failed")
-        with self._give_way(group[0].loop if len(group) > 1 else None, answered):
+        loop = group[0].loop if len(group) > 1 else None
+        with self._give_way(loop, answered) if loop is not None else nullcontext():
             self._checkpoint(idle=False)
 
     @contextmanager
-    def _give_way(self, loop: asyncio.AbstractEventLoop | None, answered: int) -> Iterator[None]:
+    def _give_way(self, loop: asyncio.AbstractEventLoop, answered: int) -> Iterator[None]:
         """Let an event loop go on with what was answered and with what has arrived, before the next group.
 
-        What is done inside the block is done meanwhile. Without a loop nobody is waited for.
+        What is done inside the block is done meanwhile.
 
         Both threads want the interpreter. A group that is taken at once is small, and has to wait for the
         loop after every step of a statement; half of the calls a second were lost to that. Whoever was
@@ -261,11 +262,10 @@ class Committer:
         around = threading.Event()
         enough = BACK * (answered + len(self._queue))
         until = time.monotonic() + TURNS_SECONDS
-        if loop is not None:
-            with suppress(RuntimeError):  # the loop was closed: nobody waits any more
-                loop.call_soon_threadsafe(self._turn, loop, TURNS, enough, around)
+        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            loop.call_soon_threadsafe(self._turn, loop, TURNS, enough, around)
         yield
-        if loop is not None and not loop.is_closed():
+        if not loop.is_closed():
             around.wait(until - time.monotonic())
             around.set()
 
