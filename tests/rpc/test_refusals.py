@@ -13,7 +13,7 @@ import oanim_server
 from oanim_server.accounts.opening import AlreadyOpenError
 from oanim_server.checkout.payment import KnownEventError
 from oanim_server.ledger import refusals as ledger
-from oanim_server.rpc.refusals import TABLE, dollars
+from oanim_server.rpc.refusals import TABLE, blocked_limit, dollars
 from oanim_server.rpc.status import answer
 from openanimate.metering.v1.error_reason_pb2 import ErrorReason
 
@@ -73,3 +73,21 @@ def test_a_sentence_is_one_sentence_with_a_next_step() -> None:
         "new scope."
     )
     assert re.fullmatch(r"[A-Z].*\.", answer(ledger.Faulty("abc")).message)
+
+
+@pytest.mark.parametrize(
+    ("resets_at", "when"),
+    [
+        (4_102_444_800, "the day ends at 2100-01-01 00:00 UTC"),
+        (
+            1_767_225_600,
+            "the day ended at 2026-01-01 00:00 UTC: what is reserved anew counts in the present one",
+        ),
+    ],
+)
+def test_a_limit_whose_day_has_ended_says_so(resets_at: int, when: str) -> None:
+    limit = ledger.BlockedLimit("account", "day", 100, 60, 0, 41, 40, resets_at)
+    assert blocked_limit(limit) == (
+        "The account may spend $0.0001 a day, has $0.00006 and needs $0.000041 more: $0.00004 is still "
+        f"affordable, and {when}"
+    )

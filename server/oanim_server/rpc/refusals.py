@@ -62,15 +62,21 @@ def blocked_scope(scope: ledger.BlockedScope) -> str:
 
 
 def blocked_limit(limit: ledger.BlockedLimit) -> str:
-    """What a limit allows, what is used of it, when it resets and what is still affordable."""
+    """What a limit allows, what is used of it, when it resets and what is still affordable.
+
+    A hold counts where its Reserve did, and a refusal is remembered: that day, week or month may have ended.
+    """
     whose = "account" if limit.subject == "account" else f"key {limit.subject}"
     used = limit.charged_micros + limit.held_micros
     held = f", {dollars(limit.held_micros)} of it held," if limit.held_micros else ""
     resets = datetime.fromtimestamp(limit.resets_at, UTC)
+    when = f"ends at {resets:%Y-%m-%d %H:%M} UTC"
+    if resets <= datetime.now(UTC):
+        when = f"ended at {resets:%Y-%m-%d %H:%M} UTC: what is reserved anew counts in the present one"
     return (
         f"The {whose} may spend {dollars(limit.limit_micros)} a {limit.period}, has {dollars(used)}{held} "
         f"and needs {dollars(limit.required_micros)} more: {dollars(limit.affordable_micros)} is still "
-        f"affordable, and the {limit.period} ends at {resets:%Y-%m-%d %H:%M} UTC"
+        f"affordable, and the {limit.period} {when}"
     )
 
 
