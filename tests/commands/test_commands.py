@@ -323,7 +323,7 @@ def test_a_package_that_is_not_installed_is_one_sentence_and_exit_1(
 
 
 def test_a_servers_start_imports_no_command_line_of_others_and_no_migrations() -> None:
-    needless = "{'httpx._main', 'pygments', 'rich', 'requests', 'alembic'}"
+    needless = "{'httpx._main', 'pygments', 'rich', 'alembic'}"
     script = f"import sys, oanim_server.app; print({{name for name in {needless} if sys.modules.get(name)}})"
     assert said(python("-c", script)) == (0, "set()\n", "")
 

@@ -147,7 +147,7 @@ def test_too_many_requests_are_not_tried_again(sandbox: StripeSandbox, tell: Tel
 
 
 def test_an_answer_may_never_come_though_the_work_is_done(
-    sandbox: StripeSandbox, client: stripe.StripeClient, tell: Tell
+    sandbox: StripeSandbox, client: stripe.StripeClient, tell: Tell, caplog: pytest.LogCaptureFixture
 ) -> None:
     tell("faults", at="api", do="hang")
     hasty = stripe.StripeClient(
@@ -160,6 +160,8 @@ def test_an_answer_may_never_come_though_the_work_is_done(
         hasty.v1.customers.create({"name": "Jo"}, key("k"))
     assert client.v1.customers.create({"name": "Jo"}, key("k")).name == "Jo"
     assert names(client) == ["Jo"]
+    # That its client gave up is no fault of the sandbox's.
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_faults_go_by_number_and_by_clearing(

@@ -47,8 +47,10 @@ async def gone(request: Request) -> None:
 
 
 async def hang_up(request: Request) -> None:
-    """Close the connection as a crash does: a reset, and no byte of an answer."""
+    """Close the connection as a crash does, with a reset and no byte of an answer, if its client has not."""
     transport = request.state.transport
+    if transport.is_closing():
+        return
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
     transport.abort()
     # The server must have seen it before the empty answer is given to it.
