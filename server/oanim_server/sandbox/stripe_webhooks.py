@@ -87,7 +87,8 @@ class Webhooks:
             timeout=_TIMEOUT_S,
             trust_env=False,
             verify=trusted(trust_env=False),
-            limits=httpx.Limits(max_connections=MOST_AT_ONCE),
+            # None is kept: with every request httpx looks through all that rest.
+            limits=httpx.Limits(max_connections=MOST_AT_ONCE, max_keepalive_connections=0),
         )
         self._worker = asyncio.create_task(self._work())
 
