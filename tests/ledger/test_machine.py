@@ -272,7 +272,7 @@ def test_the_ledger_does_what_the_model_does(
     new_database: Callable[[], Database], request: pytest.FixtureRequest, *, metering: bool
 ) -> None:
     on_sqlite = "sqlite" in request.node.name
-    run(new_database, metering=metering, cases=25 if on_sqlite else 10, steps=25, shrink=False)
+    run(new_database, metering=metering, cases=40 if on_sqlite else 16, steps=25, shrink=False)
 
 
 @pytest.mark.torture

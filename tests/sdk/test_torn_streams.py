@@ -212,11 +212,11 @@ def test_a_server_that_is_killed_and_comes_back_goes_on_where_it_was(
         served = Served(first, environment)
         url = f"http://{first.address}"
         work = threading.Thread(
-            target=lambda: asyncio.run(run(served, url, expected, jobs=2_000, callers=1_000))
+            target=lambda: asyncio.run(run(served, url, expected, jobs=4_000, callers=1_000))
         )
         work.start()
         for n in range(3):
-            while expected.rows.total() < 900 * (n + 1):
+            while expected.rows.total() < 1_500 * (n + 1):
                 time.sleep(0.01)
                 assert work.is_alive()
             served.server.kill()
