@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -28,6 +29,11 @@ LONG = {"benchmarks", "e2e", "farm", "remotion"}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put what takes long first: what its workers share at the end of a run has to be short."""
     items.sort(key=lambda item: item.path.parent.name not in LONG)
+
+
+def pytest_collection_finish() -> None:
+    """Have no garbage collection look through what was collected: five thousand tests live until the end."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

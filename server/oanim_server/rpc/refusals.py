@@ -70,9 +70,10 @@ def blocked_limit(limit: ledger.BlockedLimit) -> str:
     used = limit.charged_micros + limit.held_micros
     held = f", {dollars(limit.held_micros)} of it held," if limit.held_micros else ""
     resets = datetime.fromtimestamp(limit.resets_at, UTC)
-    when = f"ends at {resets:%Y-%m-%d %H:%M} UTC"
+    at = f"{resets:%Y-%m-%d %H:%M} UTC"
+    when = f"ends at {at}"
     if resets <= datetime.now(UTC):
-        when = f"ended at {resets:%Y-%m-%d %H:%M} UTC: what is reserved anew counts in the present one"
+        when = f"ended at {at}: what is reserved anew counts in the present one"
     return (
         f"The {whose} may spend {dollars(limit.limit_micros)} a {limit.period}, has {dollars(used)}{held} "
         f"and needs {dollars(limit.required_micros)} more: {dollars(limit.affordable_micros)} is still "
