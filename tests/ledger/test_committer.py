@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
 import time
 from contextlib import contextmanager
@@ -127,6 +128,31 @@ def test_a_group_waits_for_those_who_were_answered_and_ask_again(
 
     # Two sets of callers that take turns would be twice as many.
     assert asyncio.run(ask_all()) <= times * 5 // 4
+
+
+def test_what_keeps_a_processor_is_lent_none_between_groups(
+    ledger: Driven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine the scheduler gives whoever waits a slice of it at each turn."""
+    lent: list[float] = []
+
+    def lend() -> None:
+        began = time.monotonic()
+        time.sleep(0.004)
+        lent.append(time.monotonic() - began)
+
+    monkeypatch.setattr(os, "sched_yield", lend)
+    wallet_id = ledger.open_wallet(1_000_000)
+
+    async def ask(until: float) -> None:
+        while time.monotonic() < until:
+            await ledger.ledger.submit(ledger.reserve(wallet_id, 1))
+
+    async def ask_all(seconds: float) -> None:
+        await asyncio.gather(*(ask(time.monotonic() + seconds) for _ in range(4)))
+
+    asyncio.run(ask_all(0.5))
+    assert 0 < sum(lent) <= 0.1 * 0.5
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import asyncio
 import gc
 import logging
 import math
+import os
 import secrets
 import threading
 import time
@@ -54,6 +55,8 @@ QUIET_SECONDS = 1.0
 TRIES = 3
 # How long an operation whose commit is unknown waits for the database to say.
 PATIENCE_SECONDS = 30.0
+# The same, once the server is about to stop: less than the time it has for all of its work.
+STOPPING_SECONDS = 5.0
 IDLE_SECONDS = 0.25
 RETRY_SECONDS = 0.1
 # How often an event loop goes around between two groups, and for how long at the most; less when so much of
@@ -61,8 +64,10 @@ RETRY_SECONDS = 0.1
 TURNS = 400
 TURNS_SECONDS = 0.02
 BACK = 0.9
-# The same, once the server is about to stop: less than the time it has for all of its work.
-STOPPING_SECONDS = 5.0
+# How long the turns after one group lend the processor until it is clear that somebody else's work took it,
+# and how many times as long nothing is lent then.
+LENT_SECONDS = 0.002
+REST = 30
 
 
 @dataclass(slots=True)
@@ -108,6 +113,8 @@ class Committer:
         self._waiting = False
         self._stopping = False
         self._give_up_at = math.inf
+        self._lent_seconds = 0.0
+        self._lends_at = -math.inf
         self._written: set[int] = set()
         self._connection: Connection | None = None
         self._thread = threading.Thread(target=self._work, name="committer", daemon=True)
@@ -262,6 +269,7 @@ class Committer:
         around = threading.Event()
         enough = BACK * (answered + len(self._queue))
         until = time.monotonic() + TURNS_SECONDS
+        self._lent_seconds = 0.0
         with suppress(RuntimeError):  # the loop was closed: nobody waits any more
             loop.call_soon_threadsafe(self._turn, loop, TURNS, enough, around)
         yield
@@ -275,7 +283,20 @@ class Committer:
         if not left or len(self._queue) >= enough:
             around.set()
         elif not around.is_set():
+            self._lend_processor()
             loop.call_soon(self._turn, loop, left - 1, enough, around)
+
+    def _lend_processor(self) -> None:
+        """Let whoever asks next do so on this processor: there may be no other, and this loop only looks.
+
+        What keeps it for long does not ask: beside such work a group would wait for a slice of it each turn.
+        """
+        began = time.monotonic()
+        if began >= self._lends_at:
+            os.sched_yield()
+            self._lent_seconds += time.monotonic() - began
+            if self._lent_seconds > LENT_SECONDS:
+                self._lends_at = began + REST * self._lent_seconds
 
     def _commit(self, pendings: Sequence[Pending]) -> list[Any]:
         """Run a group until its fate is known; one answer an operation: a value, or a refusal."""
