@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import uuid
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 FREE_MICROS = 5_000_000
+# For one attempt, which starts a browser twice, beside other tests that do.
 PATIENCE_S = 60
 
 
@@ -74,7 +76,10 @@ def worker(dev: Dev, folder: Path, log: Path) -> Iterator[subprocess.Popen[bytes
             yield process
         finally:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE_S) in (0, -signal.SIGKILL)
+            status = process.wait(PATIENCE_S)
+            # A test that fails shows what its worker said.
+            sys.stdout.write(log.read_text())
+    assert status in (0, -signal.SIGKILL)
     assert dev.keys["worker"] not in log.read_text()
 
 
@@ -85,9 +90,9 @@ def submitted(customer: Client, bundle: Path, tmp_path: Path, **spec: object) ->
     return customer.submit_render(bundle=tmp_path / "bundle.tar.gz", spec=whole).render
 
 
-def ended(customer: Client, render: Render) -> Render:
-    """Watch it to its end."""
-    *_, last = customer.watch_render(render_id=render.render_id, timeout_s=PATIENCE_S)
+def ended(customer: Client, render: Render, *, attempts: int = 1) -> Render:
+    """Watch it to its end, after so many attempts."""
+    *_, last = customer.watch_render(render_id=render.render_id, timeout_s=attempts * PATIENCE_S)
     return last.render
 
 
@@ -121,7 +126,7 @@ def test_an_animation_that_fails_three_times_costs_nothing(
 ) -> None:
     render = submitted(customer, bundle, tmp_path, props_json='{"failAt": 3}')
     with worker(dev, folder, tmp_path / "log"):
-        done = ended(customer, render)
+        done = ended(customer, render, attempts=3)
 
     assert (done.state, done.charged_micros, done.attempts) == (RenderState.RENDER_STATE_FAILED, 0, 3)
     assert done.failure.message == "this frame cannot be drawn"
