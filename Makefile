@@ -78,7 +78,7 @@ requirements: $(STAMP) ## pin anew what pyproject.toml asks for (UPGRADE=1: newe
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras $(if $(UPGRADE),--upgrade) \
 		--custom-compile-command 'make requirements' --output-file requirements.txt pyproject.toml
 
-bench: $(STAMP) ## measure every figure of docs/performance.md (QUICK=1: in a minute; CHECK=1: fail on a miss)
+bench: $(STAMP) ## measure every figure of docs/performance.md (QUICK=1: in a minute and a half; CHECK=1: fail on a miss)
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--plan quick) $(if $(CHECK),--check) $(ARGS)
 
 torture: $(STAMP) ## the long tests: kill -9, races, faults

@@ -58,13 +58,13 @@ FULL = Plan(
 )
 QUICK = Plan(
     name="quick",
-    slot_seconds=0.2,
-    warm_seconds=0.1,
+    slot_seconds=0.15,
+    warm_seconds=0.05,
     repetitions=2,
     wallets=1_000,
     in_flight=(64, 256),
     times=(1, 4),
-    pressure_seconds=0.5,
+    pressure_seconds=0.2,
     pressure_repetitions=1,
     keys=("UUIDv7",),
     small=10_000,
