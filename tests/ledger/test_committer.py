@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -130,29 +131,30 @@ def test_a_group_waits_for_those_who_were_answered_and_ask_again(
     assert asyncio.run(ask_all()) <= times * 5 // 4
 
 
-def test_what_keeps_a_processor_is_lent_none_between_groups(
+def test_what_keeps_a_processor_is_lent_none_for_thirty_times_as_long(
     ledger: Driven, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a busy machine the scheduler gives whoever waits a slice of it at each turn."""
-    lent: list[float] = []
+    lent: list[tuple[float, float]] = []
 
     def lend() -> None:
         began = time.monotonic()
-        time.sleep(0.004)
-        lent.append(time.monotonic() - began)
+        time.sleep(2 * module.LENT_SECONDS)
+        lent.append((began, time.monotonic() - began))
 
     monkeypatch.setattr(os, "sched_yield", lend)
     wallet_id = ledger.open_wallet(1_000_000)
 
-    async def ask(until: float) -> None:
-        while time.monotonic() < until:
+    async def ask() -> None:
+        while len(lent) < 4:
             await ledger.ledger.submit(ledger.reserve(wallet_id, 1))
 
-    async def ask_all(seconds: float) -> None:
-        await asyncio.gather(*(ask(time.monotonic() + seconds) for _ in range(4)))
+    async def ask_all() -> None:
+        await asyncio.gather(*(ask() for _ in range(4)))
 
-    asyncio.run(ask_all(0.5))
-    assert 0 < sum(lent) <= 0.1 * 0.5
+    asyncio.run(ask_all())
+    for (began, seconds), (again, _) in pairwise(lent):
+        assert again - began >= module.REST * seconds
 
 
 @pytest.fixture
